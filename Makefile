@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The front door: each target is one line of "make help". All work is done in
+# the toolchain root, see harness/.
+.DEFAULT_GOAL := help
+HARNESS := @harness/enter python3 harness/main.py
+
+.PHONY: help demo test test-the-tests tree refresh series kunit boot shell clean
+help: ## this list
+	@echo "make TARGET [V=1]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve"
+
+demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
+	$(HARNESS) demo
+
+test: ## everything that CI runs; the last line has the numbers
+	$(HARNESS) test
+
+test-the-tests: ## every sabotage patch (SABOTAGE=name for one) must turn its test red
+	$(HARNESS) test-the-tests
+
+tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 drops edits there)
+	$(HARNESS) tree
+
+refresh: ## the commits of build/linux -> series/ and the new files
+	$(HARNESS) refresh
+
+series: ## mail-ready patches and an mbox in build/series, signed by your git identity (VERSION=n)
+	$(HARNESS) series
+
+kunit: ## KUnit by kunit.py (ARCH, MAP, MODE, PAGES, SUITE=glob)
+	$(HARNESS) kunit
+
+boot: ## boot one kernel with a small userland and check it (MAP, MODE, PAGES)
+	$(HARNESS) boot
+
+shell: ## the same kernel with a shell on the console (leave by Ctrl-A X)
+	$(HARNESS) shell
+
+clean: ## remove build/, except an edited build/linux
+	$(HARNESS) clean

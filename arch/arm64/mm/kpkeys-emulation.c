@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Choice of the kpkeys backend, and stand-ins for FEAT_S1POE where it is
+ * missing. Not for merging; see asm/kpkeys-emulation.h.
+ */
+#define pr_fmt(fmt) "kpkeys: " fmt
+
+#include <linux/init.h>
+#include <linux/kpkeys.h>
+#include <linux/mm.h>
+#include <linux/percpu.h>
+#include <linux/pgtable.h>
+
+#include <asm/cpufeature.h>
+
+DEFINE_PER_CPU(u64, kpkeys_por_granted);
+
+static bool kpkeys_off __ro_after_init;
+static bool kpkeys_check __ro_after_init;
+
+static int __init kpkeys_setup(char *arg)
+{
+	if (!arg)
+		return -EINVAL;
+
+	kpkeys_off = !strcmp(arg, "off");
+	kpkeys_check = !strcmp(arg, "check");
+
+	return kpkeys_off || kpkeys_check || !strcmp(arg, "enforce") ? 0 : -EINVAL;
+}
+early_param("kpkeys", kpkeys_setup);
+
+enum kpkeys_backend kpkeys_backend(u64 mmfr3)
+{
+	if (kpkeys_off)
+		return KPKEYS_BACKEND_NONE;
+	if (kpkeys_check)
+		return KPKEYS_BACKEND_CHECKING;
+	if (!SYS_FIELD_GET(ID_AA64MMFR3_EL1, S1PIE, mmfr3))
+		return KPKEYS_BACKEND_NONE;
+	if (SYS_FIELD_GET(ID_AA64MMFR3_EL1, S1POE, mmfr3))
+		return KPKEYS_BACKEND_POE;
+
+	return KPKEYS_BACKEND_PIE;
+}
+
+static int __init kpkeys_report_backend(void)
+{
+	const char *name = "POE";
+
+	if (!arch_supports_kpkeys()) {
+		pr_info("no backend\n");
+		return 0;
+	}
+	if (kpkeys_checking())
+		name = "PIE emulation (checking)";
+	else if (kpkeys_emulated())
+		name = "PIE emulation (enforcing)";
+	pr_info("backend %s\n", name);
+
+	return 0;
+}
+early_initcall(kpkeys_report_backend);
+
+/* The leaf that maps a kernel address, as an entry of the last level. */
+static pteval_t kernel_leaf(unsigned long addr)
+{
+	pgd_t *pgdp = pgd_offset_k(addr);
+	p4d_t *p4dp;
+	pud_t *pudp, pud;
+	pmd_t *pmdp, pmd;
+
+	if (pgd_none(READ_ONCE(*pgdp)))
+		return 0;
+	p4dp = p4d_offset(pgdp, addr);
+	if (p4d_none(READ_ONCE(*p4dp)))
+		return 0;
+	pudp = pud_offset(p4dp, addr);
+	pud = READ_ONCE(*pudp);
+	if (pud_none(pud) || pud_leaf(pud))
+		return pud_val(pud);
+	pmdp = pmd_offset(pudp, addr);
+	pmd = READ_ONCE(*pmdp);
+	if (pmd_none(pmd) || pmd_leaf(pmd))
+		return pmd_val(pmd);
+
+	return pte_val(__ptep_get(pte_offset_kernel(pmdp, addr)));
+}
+
+bool kpkeys_checking_denies_write(const void *addr)
+{
+	u64 pkey = FIELD_GET(PTE_PO_IDX_MASK, kernel_leaf((unsigned long)addr));
+
+	return !(POR_ELx_PERM_GET(pkey, arch_kpkeys_read()) & POE_W);
+}

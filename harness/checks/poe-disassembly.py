@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Check the POE backend by its disassembly, as no emulator can execute it.
+
+Builds the objects concerned without the emulation patch's option and looks for
+the register accesses that must be there, in the order in which they must be.
+
+Environment: KDIR, the assembled tree; BUILD, where to build. Prints one
+"ok NAME" or "not ok NAME - reason" a check.
+"""
+import os
+import re
+import subprocess
+import sys
+
+KDIR = os.environ["KDIR"]
+OUT = os.path.join(os.environ["BUILD"], "poe-disassembly")
+CROSS = "aarch64-linux-gnu-"
+CONFIG = """
+CONFIG_SMP=y
+CONFIG_PRINTK=y
+CONFIG_BUG=y
+CONFIG_KUNIT=y
+CONFIG_PREEMPT=y
+CONFIG_HOTPLUG_CPU=y
+CONFIG_PM=y
+CONFIG_SUSPEND=y
+CONFIG_ARM64_POE=y
+CONFIG_ARM_SDE_INTERFACE=y
+CONFIG_RUNTIME_TESTING_MENU=y
+CONFIG_KPKEYS_KUNIT_TEST=y
+# CONFIG_ARM64_KPKEYS_PIE_EMULATION is not set
+"""
+OBJECTS = ["arch/arm64/kernel/process.o", "arch/arm64/kernel/entry.o",
+           "arch/arm64/kernel/hyp-stub.o", "arch/arm64/kernel/head.o",
+           "arch/arm64/mm/proc.o", "lib/tests/kpkeys_kunit.o"]
+
+INIT = 0x17             # pkey 0: RWX, pkey 1: R
+W_PKEY1 = 0x40          # W for pkey 1
+POE, PIE = 1 << 3, 1 << 1       # in TCR2_EL1
+NPOR_EL1 = 1 << 60      # in HFGRTR_EL2
+PIR_OVERLAID = {0x8: 0x3, 0xa: 0x7, 0xc: 0x1, 0xe: 0x5}
+PIR_PLAIN = {0x5: 0x8, 0x7: 0xc, 0xd: 0x8, 0xf: 0xc}
+
+REG = r"([xw]\d+|xzr)"
+READ = rf"mrs {REG}, por_el1"
+WRITE = rf"msr por_el1, {REG}"
+
+
+def make(*targets):
+    cmd = ["make", "-s", f"-j{os.cpu_count()}", "-C", KDIR, f"O={OUT}",
+           "ARCH=arm64", f"CROSS_COMPILE={CROSS}",
+           f"CC=ccache {CROSS}gcc", *targets]
+    res = subprocess.run(cmd, capture_output=True, text=True)
+    if res.returncode:
+        sys.stdout.write("not ok poe.build - " +
+                         (res.stderr.strip().splitlines() or ["?"])[-1] + "\n")
+        sys.exit(1)
+
+
+def functions(obj):
+    """name -> its instructions as text, one a line, operands separated by ', '"""
+    dump = [CROSS + "objdump", "--no-show-raw-insn", "-r"]
+    path = os.path.join(OUT, obj)
+    # .idmap.text is not marked as code, so that -d passes over it.
+    text = "".join(subprocess.run(dump + opts + [path], capture_output=True,
+                                  text=True).stdout
+                   for opts in (["-d"], ["-D", "-j", ".idmap.text"]))
+    funcs, cur = {}, None
+    for line in text.splitlines():
+        m = re.match(r"[0-9a-f]+ <(.+)>:$", line)
+        if m:
+            cur = funcs.setdefault(m[1], [])
+            continue
+        m = re.match(r"\s+[0-9a-f]+:\s+(\S+)\s*([^/<;]*)", line)
+        if m and cur is not None:
+            insn = m[1] + " " + re.sub(r",\s*", ", ", m[2].strip())
+            sym = re.search(r"R_AARCH64_\w+\s+(\S+)", line)
+            if sym:                     # relocation of the insn before it
+                if cur:
+                    cur[-1] += " <" + sym[1] + ">"
+                continue
+            cur.append(insn.strip())
+    return {k: "\n".join(v) + "\n" for k, v in funcs.items()}
+
+
+failed = False
+
+
+def check(name, ok, why=""):
+    global failed
+    failed |= not ok
+    print(f"ok poe.{name}" if ok else f"not ok poe.{name} - {why}")
+
+
+def order(name, text, *pats):
+    """The patterns occur in @text in this order."""
+    pos = 0
+    for pat in pats:
+        m = re.compile(pat, re.M).search(text, pos)
+        if not m:
+            return check(name, False, f"no '{pat}' at its place")
+        pos = m.end()
+    check(name, True)
+
+
+def constant(text, before):
+    """The constant that mov/movk put together last before the line @before."""
+    val = None
+    for line in text[:text.index(before)].splitlines():
+        m = re.match(r"mov[zk]? (\w+), #(0x[0-9a-f]+|\d+)(?:, lsl #(\d+))?", line)
+        if not m:
+            continue
+        imm = int(m[2], 0) << int(m[3] or 0)
+        if line.startswith("movk"):
+            shift = int(m[3] or 0)
+            val = (val & ~(0xffff << shift)) | imm
+        else:
+            val = imm
+    return val
+
+
+os.makedirs(OUT, exist_ok=True)
+make("tinyconfig")
+with open(os.path.join(OUT, ".config"), "a") as f:
+    f.write(CONFIG)
+make("olddefconfig")
+with open(os.path.join(OUT, ".config")) as f:
+    config = f.read()
+for want in ("CONFIG_KPKEYS=y", "CONFIG_ARM_SDE_INTERFACE=y"):
+    check("config." + want, want in config, "not in the configuration")
+make(*OBJECTS)
+
+fn = {}
+for obj in OBJECTS:
+    fn.update(functions(obj))
+
+# Enter and leave, as inlined into a test that does both.
+text = fn["kpkeys_test_open_inside"]
+order("enter", text, READ, rf"orr {REG}, {REG}, #{W_PKEY1:#x}", r"cmp ", WRITE + r"\nisb")
+order("leave", text, WRITE + r"\nisb", WRITE + r"\nisb")
+check("isb-after-each-write", len(re.findall(WRITE, text)) ==
+      len(re.findall(WRITE + r"\nisb", text)), "a write of POR_EL1 without ISB")
+
+# The context switch: synchronised, and the last thing before the stacks change.
+order("context-switch", fn["__switch_to"], READ, r"str ", r"cmp ", WRITE + r"\nisb",
+      r"bl .*cpu_switch_to")
+order("new-thread", fn["copy_thread"], rf"mov {REG}, #{INIT:#x}", r"str ")
+
+# Exceptions from EL1: closed before any C code, opened again just before ERET.
+for vec in ("irq", "sync", "fiq", "error"):
+    order(f"entry-el1-{vec}", fn[f"el1h_64_{vec}"], READ,
+          rf"cmp {REG}, #{INIT:#x}", r"b\.eq", rf"mov {REG}, #{INIT:#x}",
+          WRITE + r"\nisb", r"str {}, \[sp".format(REG),
+          rf"bl .*el1h_64_{vec}_handler")
+    check(f"entry-el0-{vec}", "por_el1" not in fn[f"el0t_64_{vec}"],
+          "POR_EL1 is accessed on an exception from EL0")
+order("exit-el1", fn["ret_to_kernel"], rf"cmp {REG}, #{INIT:#x}", r"b\.eq", WRITE, r"eret")
+order("sdei", fn["__sdei_asm_handler"], r"mrs x27, por_el1", WRITE + r"\nisb",
+      r"bl .*__sdei_handler", r"msr por_el1, x27", r"ldr x27, ")
+
+# Reset and resume: POR_EL1 is valid before TCR2_EL1.POE makes it matter.
+text = fn["__cpu_setup"]
+order("reset", text, rf"mov x0, #{INIT:#x}", r"msr por_el1, x0",
+      rf"orr {REG}, {REG}, #{POE:#x}", r"msr tcr2_el1,")
+order("resume", fn["cpu_do_resume"], rf"mov {REG}, #{INIT:#x}", WRITE, r"msr tcr2_el1,")
+order("vhe", fn["__finalise_el2"], r"mrs x0, (por_el12|s3_5_c10_c2_4)", r"msr por_el1, x0")
+el2 = "".join(v for k, v in fn.items() if "hfgrtr_el2" in v or "s3_4_c1_c1_4" in v)
+check("el2-no-trap", re.search(rf"orr {REG}, {REG}, #{NPOR_EL1:#x}", el2) is not None,
+      "HFGRTR_EL2.nPOR_EL1 is not set")
+
+# Permission indirection: the overlay applies to the kernel's entries, and to no
+# user entry.
+pir = constant(text, "msr pir_el1,")
+for want, what in ((PIR_OVERLAID, "kernel"), (PIR_PLAIN, "user")):
+    bad = {f"{i:x}": f"{pir >> 4 * i & 15:x}" for i, v in want.items()
+           if pir >> 4 * i & 15 != v}
+    check(f"pie-{what}-entries", not bad, f"PIR_EL1 is {pir:#x}, wrong: {bad}")
+
+sys.exit(failed)

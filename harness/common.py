@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Paths, commands, logs and errors: what every part of the harness uses."""
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+HARNESS = os.path.join(TOP, "harness")
+BUILD = os.path.join(TOP, "build")
+LOGS = os.path.join(BUILD, "logs")
+RESULTS = os.path.join(BUILD, "results")
+LINUX = os.path.join(BUILD, "linux")
+CACHE = os.environ.get("KPKEYS_CACHE", "")
+CROSS = "aarch64-linux-gnu-"
+VERBOSE = bool(os.environ.get("V"))
+
+
+class Fail(Exception):
+    """What the user did or has is wrong: one line, exit status 1."""
+
+
+def choice(name, valid):
+    """The value of variable @name: one of @valid, the first if it is not set."""
+    value = os.environ.get(name) or valid[0]
+    if value not in valid:
+        raise Fail(f"{name}={value} is unknown; it is one of: {' '.join(valid)}")
+    return value
+
+
+def tail(text, lines=5):
+    """The last lines of @text, indented."""
+    return "\n".join("    " + line for line in text.strip().splitlines()[-lines:])
+
+
+def log_path(name):
+    return os.path.join(LOGS, name.replace(" ", "-") + ".log")
+
+
+@contextlib.contextmanager
+def step(what):
+    """One line that says what is going on, and how long it took."""
+    start = time.monotonic()
+    print(f"== {what} ...", flush=True)
+    yield
+    print(f"   {what}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None):
+    """Run @cmd and return what it printed. With @log, append to that log.
+
+    If it fails, say which command, and where to read more.
+    """
+    if VERBOSE:
+        print("+ " + " ".join(cmd), flush=True)
+    try:
+        res = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             input=stdin, text=True, errors="replace", cwd=cwd,
+                             timeout=timeout, env=dict(os.environ, **(env or {})))
+        out, status = res.stdout, res.returncode
+    except subprocess.TimeoutExpired as e:
+        out = (e.stdout or b"").decode(errors="replace") if isinstance(e.stdout, bytes) else (e.stdout or "")
+        out, status = out + f"\ntimeout after {timeout} s\n", -1
+    except FileNotFoundError:
+        raise Fail(f"{cmd[0]} is not in the toolchain root: add it to harness/packages") from None
+    if log:
+        os.makedirs(LOGS, exist_ok=True)
+        with open(log_path(log), "a") as f:
+            f.write("+ " + " ".join(cmd) + "\n" + out)
+    if status and check:
+        if "No space left on device" in out:
+            raise Fail(f"disk full while running {cmd[0]}: make room below {BUILD} and {CACHE}")
+        raise Fail(f"{' '.join(cmd[:3])} failed ({status})" +
+                   (f"; log: {log_path(log)}" if log else "") + "\n" + tail(out))
+    return out
+
+
+def git(*args, cwd=LINUX, **kw):
+    return run(["git", *args], cwd=cwd, **kw)
+
+
+def save_result(name, data):
+    os.makedirs(RESULTS, exist_ok=True)
+    with open(os.path.join(RESULTS, name + ".json"), "w") as f:
+        json.dump(data, f, indent=1, sort_keys=True)
+        f.write("\n")
+
+
+@contextlib.contextmanager
+def locked(path, what, wait=False):
+    """Only one run at a time for @path. Says who is in the way."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            who = f.read().strip() or "another run"
+            if not wait:
+                raise Fail(f"{what} is in use by {who}: wait for it, or stop it") from None
+            print(f"   waiting for {who}, which uses {what}", flush=True)
+            fcntl.flock(f, fcntl.LOCK_EX)
+        f.truncate(0)
+        f.write(f"'make {sys.argv[1]}'\n" if len(sys.argv) > 1 else "a run\n")
+        f.flush()
+        yield
+
+
+def table(head, rows):
+    """Print @rows of strings in columns."""
+    rows = [list(map(str, r)) for r in [head, *rows]]
+    width = [max(len(r[i]) for r in rows) for i in range(len(head))]
+    for n, r in enumerate(rows):
+        print("  ".join(c.ljust(w) for c, w in zip(r, width)).rstrip())
+        if n == 0:
+            print("  ".join("-" * w for w in width))

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Configure, build and test one kernel, through the kernel's own kunit.py."""
+import json
+import os
+import re
+import time
+
+from common import BUILD, CROSS, HARNESS, LOGS, Fail, choice, log_path, run, tail
+
+ARCHES = ["arm64", "um"]
+MAPS = ["pte", "block"]
+MODES = ["enforce", "check", "off"]
+PAGES = ["4k", "16k", "64k"]
+TIMEOUT = int(os.environ.get("TIMEOUT") or 300)
+
+# What the kernel says about its backend, by MODE. An emulator with FEAT_S1POE
+# gets the real one, without being asked.
+BACKENDS = {"enforce": r"POE|PIE emulation \(enforcing\)", "check": r"PIE emulation \(checking\)"}
+
+SPLAT = re.compile(r"WARNING: |BUG: |Kernel panic|Internal error|Unable to handle|Bad mode|"
+                   r"Call trace:|INFO: (?:rcu|task)|possible (?:recursive|circular) locking")
+
+
+class Kernel:
+    """One configuration of one tree: its object directory and how to use it."""
+
+    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD):
+        self.stack, self.arch, self.pages = stack, arch, pages
+        self.tree = os.path.join(work, "linux")
+        name = arch if arch == "um" else f"{arch}-{pages}"
+        self.name = f"{stack} {name}"
+        self.out = os.path.join(work, stack, name)
+        self.compiler = (CROSS if arch == "arm64" else "") + "gcc"
+
+    def _make(self, *targets, log):
+        return run(["make", "-s", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}",
+                    f"CC=ccache {self.compiler}"] +
+                   ([f"CROSS_COMPILE={CROSS}"] if self.arch == "arm64" else []) + list(targets),
+                   log=log)
+
+    def configure(self):
+        """tinyconfig and the fragments; what they ask for must come out."""
+        names = ["arm64", self.pages, "kunit"] if self.arch == "arm64" else ["um", "kunit"]
+        text = ""
+        for name in names:
+            with open(os.path.join(HARNESS, "config", name + ".config")) as f:
+                text += f.read()
+        os.makedirs(self.out, exist_ok=True)
+        config = os.path.join(self.out, ".config")
+        log = f"config {self.name}"
+        self._make("tinyconfig", log=log)
+        with open(config, "a") as f:
+            f.write(text)
+        self._make("olddefconfig", log=log)
+        with open(config) as f:
+            have = set(f.read().splitlines())
+        dropped = [line for line in text.splitlines() if line.startswith("CONFIG_") and line not in have]
+        if dropped:
+            raise Fail(f"harness/config asks for what the Kconfig of {self.name} drops: {' '.join(dropped)}")
+        os.replace(config, os.path.join(self.out, "kunit.config"))
+
+    def _kunit(self, command, *args):
+        cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), command,
+               "--arch", self.arch, "--build_dir", self.out, *args]
+        if self.arch == "arm64":
+            cmd += ["--qemu_config", os.path.join(HARNESS, "qemu_arm64.py")]
+        return cmd
+
+    def build(self):
+        """Build what is not up to date."""
+        self.configure()
+        args = ["--kunitconfig", os.path.join(self.out, "kunit.config"),
+                "--jobs", str(os.cpu_count()), "--make_options", f"CC=ccache {self.compiler}",
+                # The same sources give the same image, and ccache its hits.
+                "--make_options", "KBUILD_BUILD_TIMESTAMP=@0"]
+        if self.arch == "arm64":
+            args += ["--cross_compile", CROSS]
+        out = run(self._kunit("build", *args), cwd=self.tree, log=f"build {self.name}", check=False)
+        if "Build complete." not in out and not re.search(r"Elapsed time", out) or re.search(r"\berror:|Error \d", out):
+            if "No space left on device" in out:
+                raise Fail(f"disk full while building {self.name}: make room below {BUILD}")
+            errors = [line for line in out.splitlines() if re.search(r"error|undefined reference", line)][:5]
+            raise Fail(f"{self.name} does not build; log: {log_path(f'build {self.name}')}" +
+                       "".join("\n    " + line for line in errors or out.splitlines()[-5:]))
+
+    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None):
+        """One boot, all suites or those that match; returns what happened."""
+        timeout = timeout or TIMEOUT
+        result = os.path.join(self.out, "kunit.json")
+        if os.path.exists(result):
+            os.unlink(result)
+        cmd = self._kunit("exec", "--timeout", str(timeout), "--json=" + result)
+        if mode == "check":
+            cmd += ["--kernel_args", "kpkeys=check"]
+        elif mode == "off":
+            cmd += ["--kernel_args", "kpkeys=off"]
+        if suite:
+            cmd.append(suite)
+        what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"
+        log = f"kunit {self.stack} {what[6:]}"
+        start = time.monotonic()
+        out = run(cmd, cwd=self.tree, log=log, check=False, env={"MAP": map_})
+        took = time.monotonic() - start
+        with open(os.path.join(self.out, "test.log"), errors="replace") as f:
+            console = f.read()
+        with open(os.path.join(LOGS, log.replace(" ", "-") + ".console"), "w") as f:
+            f.write(console)
+        return judge(what, mode if self.arch == "arm64" else None, console, out, result,
+                     took >= timeout, log)
+
+
+class Outcome:
+    """What one run came to: names of tests, with the reason if there is one."""
+
+    def __init__(self, what):
+        self.what = what
+        self.passed, self.failed, self.skipped = [], [], []
+        self.note = ""
+
+    def check(self, name, why=None):
+        """One more test: passed, or failed for the reason @why."""
+        if why:
+            self.failed.append((name, why))
+        else:
+            self.passed.append(name)
+
+
+def _cases(group, prefix=""):
+    for case in group.get("test_cases", []):
+        yield prefix + case["name"], case["status"]
+    for sub in group.get("sub_groups", []):
+        yield from _cases(sub, prefix + sub["name"] + ".")
+
+
+def expected_warnings():
+    """The regular expressions in harness/expected-warnings, one a line."""
+    with open(os.path.join(HARNESS, "expected-warnings")) as f:
+        return [re.compile(line.rstrip("\n")) for line in f if line.strip() and not line.startswith("#")]
+
+
+def splats(console):
+    """Lines of the kernel's log that say something is wrong and that nobody expects."""
+    expected = expected_warnings()
+    return [line for line in console.splitlines()
+            if SPLAT.search(line) and not any(e.search(line) for e in expected)]
+
+
+def health(outcome, mode, console, hung, log):
+    """What must be true of every boot, whatever ran in it."""
+    panic = re.search(r"Kernel panic - .*", console)
+    where = f"log: {log_path(log)}\n" + tail(console)
+    if panic:
+        outcome.check("the kernel runs", f"{panic[0].strip()}; {where}")
+    elif hung:
+        outcome.check("the kernel runs", f"hang: no end after {TIMEOUT} s; {where}")
+    elif not re.search(r"reboot: (Restarting system|Power down|System halted)|Kernel log|kunit: .*shutdown|um_reboot", console) and mode:
+        outcome.check("the kernel runs", f"the emulator ended before the kernel did; {where}")
+    else:
+        outcome.check("the kernel runs")
+        bad = splats(console)
+        outcome.check("no unexpected warning in the log", "; ".join(bad[:3]) if bad else None)
+    if mode in BACKENDS:
+        m = re.search(r"kpkeys: backend (.+)|kpkeys: no backend", console)
+        said = m[1].strip() if m and m[1] else "none"
+        outcome.note = said
+        outcome.check(f"the backend of MODE={mode}",
+                      None if re.fullmatch(BACKENDS[mode], said) else f"it is '{said}'")
+
+
+def judge(what, mode, console, out, result, hung, log):
+    """Turn a run of kunit.py into an Outcome; nothing at all is a failure."""
+    o = Outcome(what)
+    reasons = dict(re.findall(r"^(?:\[[^\]]*\] )?\s*ok \d+ (\S+) # SKIP ?(.*)$", console, re.M))
+    seen = 0
+    if os.path.exists(result):
+        with open(result) as f:
+            for name, status in _cases(json.load(f)):
+                seen += 1
+                if status == "PASS":
+                    o.passed.append(name)
+                elif status == "SKIP":
+                    o.skipped.append((name, reasons.get(name.split(".")[-1], "").strip() or "no reason given"))
+                else:
+                    m = re.search(rf"# {re.escape(name.split('.')[-1])}: (EXPECT.*(?:\n.*){{3}})", console)
+                    o.failed.append((name, re.sub(r"\s+", " ", m[1])[:200] if m else
+                                     f"{status.lower()}; log: {log_path(log)}"))
+    health(o, mode, console, hung, log)
+    if not seen:
+        o.failed.append(("tests ran", f"zero tests ran; log: {log_path(log)}\n" + tail(out)))
+    return o
+
+
+def selected():
+    """The kernel, map and mode that the variables of make name."""
+    return dict(arch=choice("ARCH", ARCHES), pages=choice("PAGES", PAGES)), \
+        dict(map_=choice("MAP", MAPS), mode=choice("MODE", MODES), suite=os.environ.get("SUITE") or None)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the targets of the Makefile do. Runs inside the toolchain root."""
+import os
+import shutil
+import sys
+import time
+
+import boot
+import checks
+import kernel
+import report
+import sabotage
+import series
+import tree
+from common import BUILD, Fail, LINUX, locked, step
+
+RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
+
+
+def built(stack, **config):
+    """The kernel of a stack, built."""
+    tree.make(stack)
+    k = kernel.Kernel(stack, **config)
+    with step(f"build {k.name}"):
+        k.build()
+    return k
+
+
+def tests_of(k, modes=RUNS, suite=None):
+    for map_, mode in modes:
+        with step(f"KUnit, MAP={map_} MODE={mode}"):
+            yield k.kunit(mode, map_, suite)
+
+
+def do_demo(stack):
+    k = built(stack)
+    outcomes = list(tests_of(k))
+    for map_ in kernel.MAPS:
+        with step(f"boot to userland, MAP={map_}"):
+            outcomes.append(boot.boot(k, "enforce", map_))
+    return outcomes
+
+
+def do_test(stack):
+    outcomes = do_demo(stack)
+    outcomes += tests_of(kernel.Kernel(stack), [("pte", "off")])
+    um = built(stack, arch="um")
+    with step("KUnit, ARCH=um"):
+        outcomes.append(um.kunit())
+    outcomes.append(checks.repository(stack))
+    outcomes += checks.object_code()
+    outcomes.append(checks.behaviour())
+    outcomes += sabotage.run_all(stack)
+    return outcomes
+
+
+def do_kunit(stack):
+    config, run = kernel.selected()
+    k = built(stack, **config)
+    return list(tests_of(k, [(run["map_"], run["mode"])], run["suite"]))
+
+
+def do_boot(stack):
+    config, run = kernel.selected()
+    if config["arch"] != "arm64":
+        raise Fail("make boot is for ARCH=arm64; User Mode Linux has no direct map to protect")
+    return [boot.boot(built(stack, **config), run["mode"], run["map_"])]
+
+
+def do_shell(stack):
+    config, run = kernel.selected()
+    return boot.shell(built(stack, **config), run["mode"], run["map_"])
+
+
+def do_tree(stack):
+    tree.make(stack)
+    print(f"build/linux is stack {stack}")
+
+
+def do_refresh(stack):
+    if not os.path.exists(os.path.join(LINUX, ".git")):
+        raise Fail("there is no build/linux yet: run 'make tree' first")
+    print(f"{tree.refresh(stack, LINUX)} patches written")
+
+
+def do_series(stack):
+    series.identity()
+    tree.make(stack)
+    mbox = series.make(stack, os.environ.get("VERSION") or "1")
+    print(f"{os.path.relpath(mbox, os.path.dirname(BUILD))} and the folder beside it")
+
+
+def do_test_the_tests(stack):
+    return sabotage.run_all(stack, os.environ.get("SABOTAGE"))
+
+
+def do_clean(stack):
+    if os.path.isdir(LINUX):
+        tree.make(stack)        # refuses if there are edits
+    shutil.rmtree(BUILD)
+
+
+def main():
+    target = sys.argv[1] if len(sys.argv) > 1 else ""
+    do = globals().get("do_" + target.replace("-", "_"))
+    if not do:
+        raise Fail(f"no such target: '{target}'; see 'make help'")
+    kernel.selected()           # unknown values, before any work
+    stack = tree.stack_name()
+    start = time.monotonic()
+    with locked(os.path.join(BUILD, "lock"), "build/"):
+        result = do(stack)
+    if isinstance(result, list):
+        print(f"\n{target}: {time.monotonic() - start:.0f} s", end="")
+        return 0 if report.verdict(target, result) else 1
+    return result or 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Fail as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as e:
+        print(f"error: {e.filename or ''}: {e.strerror or e}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Between the repository and build/linux: patches to commits and back.
+
+A patch file is a readable mail:
+
+    Subject: mm: Add something
+
+    Why.
+
+    ---
+    new: mm/something.c
+    not-for-merging
+
+    diff --git a/mm/Makefile b/mm/Makefile
+    ...
+
+The files behind "new:" are whole in the repository, at their kernel paths, so
+that the hunks only touch files which the base has. A patch that is marked
+not-for-merging may also touch those of the stack itself.
+"""
+import os
+import re
+import shutil
+
+import base
+from common import BUILD, LINUX, TOP, Fail, choice, git, step
+
+STACKS = ["split-reserve"]
+SERIES = os.path.join(TOP, "series")
+# Where the product lives in the repository: every file in there belongs to a
+# patch.
+PRODUCT = ["arch", "include", "lib", "mm", "tools", "kernel", "security", "fs", "Documentation"]
+NFM = "[NOT FOR MERGING] "
+
+
+class Patch:
+    def __init__(self, name, text):
+        self.name = name
+        self.new = []
+        self.not_for_merging = False
+        m = re.match(r"Subject: ([^\n]+)\n\n(.*?)(?:^---\n(.*?))?(?:^(diff --git .*))?\Z", text, re.S | re.M)
+        if not m:
+            raise Fail(f"series/{name}: not a mail with a Subject, a body and a line '---'")
+        self.subject, self.body, notes, hunks = m.groups()
+        self.hunks = hunks or ""
+        for line in (notes or "").split("\n"):
+            if line.startswith("new: "):
+                self.new.append(line[5:])
+            elif line == "not-for-merging":
+                self.not_for_merging = True
+            elif line:
+                raise Fail(f"series/{name}: '{line}' below '---' is neither 'new: FILE' nor 'not-for-merging'")
+
+    def message(self):
+        return f"{self.subject}\n\n{self.body.strip()}\n"
+
+    def text(self):
+        notes = "".join(f"new: {path}\n" for path in self.new)
+        notes += "not-for-merging\n" if self.not_for_merging else ""
+        return (f"Subject: {self.subject}\n\n{self.body.strip()}\n\n---\n{notes}" +
+                (f"\n{self.hunks}" if self.hunks else ""))
+
+
+def stack_name():
+    return choice("STACK", STACKS)
+
+
+def stack(name):
+    """The patches of a stack, in order."""
+    with open(os.path.join(SERIES, name + ".stack")) as f:
+        names = [line.strip() for line in f if line.strip() and not line.startswith("#")]
+    patches = []
+    for n in names:
+        path = os.path.join(SERIES, n)
+        if not os.path.exists(path):
+            raise Fail(f"series/{name}.stack lists {n}, which does not exist")
+        with open(path) as f:
+            patches.append(Patch(n, f.read()))
+    return patches
+
+
+def product_files():
+    found = set()
+    for top in PRODUCT:
+        for path, _, names in os.walk(os.path.join(TOP, top)):
+            found |= {os.path.relpath(os.path.join(path, n), TOP) for n in names}
+    return found
+
+
+def _check_claims(patches):
+    claimed = {}
+    for p in patches:
+        for path in p.new:
+            if path in claimed:
+                raise Fail(f"{path} is added by two patches: {claimed[path]} and {p.name}")
+            if not os.path.exists(os.path.join(TOP, path)):
+                raise Fail(f"series/{p.name} adds {path}, which is not in the repository")
+            claimed[path] = p.name
+    for path in sorted(product_files() - set(claimed)):
+        raise Fail(f"{path} is in the repository, but no patch adds it ('new: {path}')")
+
+
+def _commit(tree, parent, message, cwd):
+    return git("commit-tree", tree, "-p", parent, stdin=message, env=base.IDENT, cwd=cwd).strip()
+
+
+def assemble(name, cwd=LINUX):
+    """Make the commits of a stack, without a work tree; returns the last."""
+    patches = stack(name)
+    _check_claims(patches)
+    commit = git("rev-parse", "origin/base", cwd=cwd).strip()
+    index = {"GIT_INDEX_FILE": os.path.join(cwd, ".git", "assemble-index")}
+    git("read-tree", commit, env=index, cwd=cwd)
+    for p in patches:
+        if p.hunks:
+            out = git("apply", "--cached", "--whitespace=nowarn", "-", stdin=p.hunks, env=index, cwd=cwd, check=False)
+            bad = re.search(r"error: patch failed: (\S+):(\d+)|error: (\S+): (.+)", out)
+            if bad:
+                where = f"{bad[1]}, the hunk at line {bad[2]}" if bad[1] else f"{bad[3]}: {bad[4]}"
+                raise Fail(f"series/{p.name} does not apply: {where}")
+        for path in p.new:
+            full = os.path.join(TOP, path)
+            blob = git("hash-object", "-w", "--no-filters", full, cwd=cwd).strip()
+            mode = "100755" if os.access(full, os.X_OK) else "100644"
+            git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index, cwd=cwd)
+        tree = git("write-tree", env=index, cwd=cwd).strip()
+        commit = _commit(tree, commit, p.message(), cwd)
+    os.unlink(index["GIT_INDEX_FILE"])
+    return commit
+
+
+def _clone():
+    repo = base.ensure()
+    if os.path.isdir(LINUX + "/.git"):
+        if git("rev-parse", "-q", "--verify", "origin/base", check=False).strip() and \
+           os.path.exists(os.path.join(LINUX, ".git/complete")):
+            return
+    with step("build/linux: checking out the base"):
+        shutil.rmtree(LINUX, ignore_errors=True)
+        os.makedirs(BUILD, exist_ok=True)
+        git("clone", "-q", "--shared", "--branch", "base", repo, LINUX, cwd=BUILD)
+        git("config", "gc.auto", "0")
+        git("update-ref", "refs/kpkeys/assembled", "HEAD")
+        open(os.path.join(LINUX, ".git/complete"), "w").close()
+
+
+def make(name):
+    """`make tree`: bring build/linux to what the repository says."""
+    _clone()
+    want = assemble(name)
+    dirty = git("status", "--porcelain", "--untracked-files=normal").strip()
+    head = git("rev-parse", "HEAD").strip()
+    if head == want and not dirty:
+        return want
+    known = git("rev-parse", "refs/kpkeys/assembled").strip()
+    if not os.environ.get("FORCE"):
+        if dirty:
+            raise Fail(f"build/linux has edits that are in no commit ({dirty.splitlines()[0].strip()}, ...): "
+                       "commit them and 'make refresh', or drop them by 'make tree FORCE=1'")
+        # The same content by other commits is what refresh leaves behind.
+        if head != known and git("rev-parse", "HEAD^{tree}") != git("rev-parse", want + "^{tree}"):
+            raise Fail("build/linux has commits that the repository does not have: "
+                       "'make refresh' to keep them, 'make tree FORCE=1' to drop them")
+    # Only what differs is written, so that the next build is incremental.
+    if os.environ.get("FORCE"):
+        git("reset", "-q", "--hard")
+        git("clean", "-qfd")
+    git("checkout", "-q", "-B", name, want)
+    git("update-ref", "refs/kpkeys/assembled", want)
+    return want
+
+
+def _slug(subject):
+    return re.sub(r"[^a-z0-9]+", "-", subject.removeprefix(NFM).lower()).strip("-")[:56].strip("-")
+
+
+def refresh(name, source, top=TOP):
+    """`make refresh`: write the commits of @source back as patches and files."""
+    root = git("rev-list", "--max-parents=0", "HEAD", cwd=source).split()[-1]
+    if git("status", "--porcelain", "--untracked-files=no", cwd=source).strip():
+        raise Fail(f"{source} has edits that are in no commit: commit them first")
+    patches, added = [], {}
+    for n, commit in enumerate(git("rev-list", "--reverse", f"{root}..HEAD", cwd=source).split(), 1):
+        subject, _, body = git("log", "-1", "--format=%B", commit, cwd=source).partition("\n")
+        p = Patch(f"{n:02d}-{_slug(subject)}.patch", f"Subject: {subject}\n\n{body.strip()}\n\n---\n")
+        p.not_for_merging = subject.startswith(NFM)
+        hunks = []
+        for line in git("diff-tree", "-r", "--no-renames", "--name-status", "--no-commit-id",
+                        commit, cwd=source).splitlines():
+            status, path = line.split("\t")
+            if status == "A":
+                p.new.append(path)
+                added[path] = (commit, p.name)
+                continue
+            if path in added and not p.not_for_merging:
+                raise Fail(f"'{subject}' changes {path}, which '{added[path][1]}' adds: "
+                           "make it one with 'git commit --fixup' and 'git rebase -i --autosquash'")
+            hunks.append(path)
+        if hunks:
+            p.hunks = git("-c", "diff.algorithm=histogram", "diff-tree", "-p", "--no-renames", "--abbrev=12",
+                          "--no-commit-id", "--no-ext-diff", commit, "--", *hunks, cwd=source)
+        patches.append(p)
+
+    old = {path for p in stack(name) for path in p.new} if os.path.exists(f"{SERIES}/{name}.stack") else set()
+    for path, (commit, _) in added.items():
+        full = os.path.join(top, path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        content = git("show", f"{commit}:{path}", cwd=source)
+        with open(full, "w") as f:
+            f.write(content)
+        mode = git("ls-tree", commit, "--", path, cwd=source).split()[0]
+        os.chmod(full, 0o755 if mode == "100755" else 0o644)
+    for path in old - set(added):
+        if os.path.exists(os.path.join(top, path)):
+            os.unlink(os.path.join(top, path))
+    series = os.path.join(top, "series")
+    os.makedirs(series, exist_ok=True)
+    for stale in os.listdir(series):
+        if stale.endswith(".patch"):
+            os.unlink(os.path.join(series, stale))
+    for p in patches:
+        with open(os.path.join(series, p.name), "w") as f:
+            f.write(p.text())
+    with open(os.path.join(series, name + ".stack"), "w") as f:
+        f.write("# SPDX-License-Identifier: GPL-2.0-only\n# One patch a line, in the order in which they apply.\n")
+        f.writelines(p.name + "\n" for p in patches)
+    return len(patches)
+
+
+def round_trip(name):
+    """None if refresh gives back exactly what the repository has, else why not."""
+    scratch = os.path.join(BUILD, "round-trip")
+    shutil.rmtree(scratch, ignore_errors=True)
+    make(name)
+    refresh(name, LINUX, scratch)
+    want = {f"series/{p.name}" for p in stack(name)} | {f"series/{name}.stack"} | product_files()
+    have = {os.path.relpath(os.path.join(d, n), scratch) for d, _, names in os.walk(scratch) for n in names}
+    for path in sorted(want ^ have):
+        return f"{path} is only on one side"
+    for path in sorted(want):
+        with open(os.path.join(TOP, path), "rb") as a, open(os.path.join(scratch, path), "rb") as b:
+            if a.read() != b.read():
+                return f"{path} differs"
+    return None

@@ -1,0 +1,725 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of kernel pkeys: who may write a page with a privileged pkey,
+ * and when. All of it is seen from outside, by writing to such a page.
+ */
+#include <kunit/test.h>
+
+#include <linux/completion.h>
+#include <linux/cpu.h>
+#include <linux/cpumask.h>
+#include <linux/gfp.h>
+#include <linux/hrtimer.h>
+#include <linux/interrupt.h>
+#include <linux/irq_work.h>
+#include <linux/kpkeys.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/sched/task.h>
+#include <linux/set_memory.h>
+#include <linux/timer.h>
+#include <linux/uaccess.h>
+
+#include <uapi/linux/sched/types.h>
+
+#define SPIN_LIMIT_NS	(5ULL * NSEC_PER_SEC)
+
+/* Spin, without sleeping, until @cond; false if that takes too long. */
+#define spin_until(cond)						\
+({									\
+	u64 __end = ktime_get_mono_fast_ns() + SPIN_LIMIT_NS;		\
+	bool __ok;							\
+									\
+	while (!(__ok = (cond)) && ktime_get_mono_fast_ns() < __end)	\
+		cpu_relax();						\
+	__ok;								\
+})
+
+struct kpkeys_test {
+	/* The page that has the privileged pkey in every test. */
+	unsigned long *page;
+};
+
+/* Try to write @val; 0 if it was written, -EFAULT if that was denied. */
+static int probe_write(unsigned long *p, unsigned long val)
+{
+	return copy_to_kernel_nofault(p, &val, sizeof(val));
+}
+
+static int probe(struct kunit *test)
+{
+	struct kpkeys_test *kt = test->priv;
+
+	return probe_write(kt->page, 0x600d);
+}
+
+#define EXPECT_CLOSED(test)	KUNIT_EXPECT_EQ(test, probe(test), -EFAULT)
+#define EXPECT_OPEN(test)	KUNIT_EXPECT_EQ(test, probe(test), 0)
+
+/* Is every CPU still able to open a window, and closed before and after? */
+static void check_this_cpu(struct kunit *test)
+{
+	EXPECT_CLOSED(test);
+	scoped_guard(kpkeys_pgtables)
+		EXPECT_OPEN(test);
+	EXPECT_CLOSED(test);
+}
+
+/* -- Helper threads that run a function on a CPU of choice ---------------- */
+
+struct remote {
+	struct kunit *test;
+	int (*fn)(struct remote *r);
+	void *arg;
+	int ret;
+	struct completion done;
+	struct task_struct *task;
+	/* For functions that talk with the test while they run. */
+	bool ready;
+	bool go;
+};
+
+static int remote_thread(void *data)
+{
+	struct remote *r = data;
+
+	r->ret = r->fn(r);
+	complete(&r->done);
+	return 0;
+}
+
+/* Run r->fn in a thread of its own; remote_wait() must follow. */
+static void remote_start(struct kunit *test, struct remote *r, int cpu,
+			 int (*fn)(struct remote *r), bool fifo)
+{
+	r->test = test;
+	r->fn = fn;
+	init_completion(&r->done);
+	r->task = kthread_create(remote_thread, r, "kpkeys_kunit/%d", cpu);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(r->task));
+	get_task_struct(r->task);
+	kthread_bind(r->task, cpu);
+	if (fifo)
+		sched_set_fifo(r->task);
+	wake_up_process(r->task);
+}
+
+static int remote_wait(struct remote *r)
+{
+	wait_for_completion(&r->done);
+	kthread_stop_put(r->task);
+	return r->ret;
+}
+
+static int remote_probe(struct remote *r)
+{
+	return probe(r->test);
+}
+
+static int remote_check_cpu(struct remote *r)
+{
+	check_this_cpu(r->test);
+	return 0;
+}
+
+static int run_on(struct kunit *test, int cpu, int (*fn)(struct remote *r))
+{
+	struct remote r = {};
+
+	remote_start(test, &r, cpu, fn, false);
+	return remote_wait(&r);
+}
+
+/* Pin the test to the CPU it is on, and name another one that is online. */
+static void pin(struct kunit *test, int *here, int *other)
+{
+	int cpu;
+
+	KUNIT_ASSERT_EQ(test, 0,
+			set_cpus_allowed_ptr(current, cpumask_of(raw_smp_processor_id())));
+	*here = raw_smp_processor_id();
+	if (!other)
+		return;
+
+	cpu = cpumask_any_but(cpu_online_mask, *here);
+	if (cpu >= nr_cpu_ids)
+		kunit_skip(test, "needs a second CPU");
+	*other = cpu;
+}
+
+/* -- One thread ----------------------------------------------------------- */
+
+static void kpkeys_test_closed_by_default(struct kunit *test)
+{
+	struct kpkeys_test *kt = test->priv;
+	unsigned long val = 0;
+
+	scoped_guard(kpkeys_pgtables)
+		WRITE_ONCE(*kt->page, 0x1234);
+
+	KUNIT_EXPECT_EQ(test, probe_write(kt->page, 0xbad), -EFAULT);
+	KUNIT_EXPECT_EQ(test, 0,
+			copy_from_kernel_nofault(&val, kt->page, sizeof(val)));
+	KUNIT_EXPECT_EQ(test, val, 0x1234);
+}
+
+static void kpkeys_test_open_inside(struct kunit *test)
+{
+	struct kpkeys_test *kt = test->priv;
+	struct kpkeys_state state;
+
+	EXPECT_CLOSED(test);
+	KUNIT_EXPECT_TRUE(test, kpkeys_in_context(KPKEYS_CTX_DEFAULT));
+
+	state = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+	KUNIT_EXPECT_EQ(test, probe_write(kt->page, 0x5678), 0);
+	KUNIT_EXPECT_TRUE(test, kpkeys_in_context(KPKEYS_CTX_PGTABLES));
+	KUNIT_EXPECT_FALSE(test, kpkeys_in_context(KPKEYS_CTX_DEFAULT));
+	kpkeys_leave_context(&state);
+
+	EXPECT_CLOSED(test);
+	KUNIT_EXPECT_EQ(test, READ_ONCE(*kt->page), 0x5678);
+	KUNIT_EXPECT_FALSE(test, kpkeys_in_context(KPKEYS_CTX_PGTABLES));
+}
+
+static void kpkeys_test_nesting(struct kunit *test)
+{
+	struct kpkeys_state outer, inner, closed;
+
+	outer = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+	{
+		inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+		EXPECT_OPEN(test);
+		kpkeys_leave_context(&inner);
+		EXPECT_OPEN(test);
+
+		closed = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
+		EXPECT_CLOSED(test);
+		{
+			inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+			EXPECT_OPEN(test);
+			kpkeys_leave_context(&inner);
+		}
+		EXPECT_CLOSED(test);
+		kpkeys_leave_context(&closed);
+		EXPECT_OPEN(test);
+	}
+	kpkeys_leave_context(&outer);
+	EXPECT_CLOSED(test);
+}
+
+/* The register is written only if that changes something. */
+static void kpkeys_test_no_needless_write(struct kunit *test)
+{
+	struct kpkeys_state outer, inner;
+
+	outer = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
+	KUNIT_EXPECT_FALSE(test, outer.changed);
+	kpkeys_leave_context(&outer);
+
+	outer = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+	inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+	KUNIT_EXPECT_TRUE(test, outer.changed);
+	KUNIT_EXPECT_FALSE(test, inner.changed);
+	kpkeys_leave_context(&inner);
+	kpkeys_leave_context(&outer);
+}
+
+static void kpkeys_test_leave_restores_exactly(struct kunit *test)
+{
+	u64 before, inside, after;
+
+	before = arch_kpkeys_read();
+	scoped_guard(kpkeys_pgtables) {
+		inside = arch_kpkeys_read();
+		scoped_guard(kpkeys_default)
+			KUNIT_EXPECT_EQ(test, arch_kpkeys_read(), before);
+		KUNIT_EXPECT_EQ(test, arch_kpkeys_read(), inside);
+	}
+	after = arch_kpkeys_read();
+
+	KUNIT_EXPECT_NE(test, before, inside);
+	KUNIT_EXPECT_EQ(test, before, after);
+}
+
+static void kpkeys_test_neighbours_untouched(struct kunit *test)
+{
+	struct kpkeys_test *kt = test->priv;
+	unsigned long *buf;
+
+	/* Four pages, the pkey on the middle two. */
+	buf = (unsigned long *)kunit_kmalloc(test, 8 * PAGE_SIZE, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, buf);
+	buf = PTR_ALIGN(buf, PAGE_SIZE);
+
+#define PAGE(n)	(buf + (n) * (PAGE_SIZE / sizeof(*buf)))
+	KUNIT_ASSERT_EQ(test, 0, set_memory_pkey((unsigned long)PAGE(1), 2,
+						 KPKEYS_PKEY_PGTABLES));
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(0), 0), 0);
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(1), 0), -EFAULT);
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(2), 0), -EFAULT);
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(3) - 1, 0), -EFAULT);
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(3), 0), 0);
+	KUNIT_ASSERT_EQ(test, 0, set_memory_pkey((unsigned long)PAGE(1), 2,
+						 KPKEYS_PKEY_DEFAULT));
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(1), 0), 0);
+	KUNIT_EXPECT_EQ(test, probe_write(PAGE(2), 0), 0);
+#undef PAGE
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			set_memory_pkey((unsigned long)kt->page + 8, 1,
+					KPKEYS_PKEY_PGTABLES));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			set_memory_pkey((unsigned long)kt->page, 0,
+					KPKEYS_PKEY_PGTABLES));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			set_memory_pkey((unsigned long)kt->page, 1, -1));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			set_memory_pkey((unsigned long)kt->page, 1, 8));
+	EXPECT_CLOSED(test);
+}
+
+/* -- Other threads and other CPUs ----------------------------------------- */
+
+static void kpkeys_test_every_cpu(struct kunit *test)
+{
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		run_on(test, cpu, remote_check_cpu);
+}
+
+static int remote_probe_while_open(struct remote *r)
+{
+	int ret;
+
+	WRITE_ONCE(r->ready, true);
+	if (!spin_until(READ_ONCE(r->go)))
+		return -ETIMEDOUT;
+	ret = probe(r->test);
+	WRITE_ONCE(r->ready, false);
+	return ret;
+}
+
+static void kpkeys_test_cpus_independent(struct kunit *test)
+{
+	struct remote r = {};
+	bool seen, done;
+	int here, other;
+
+	pin(test, &here, &other);
+	remote_start(test, &r, other, remote_probe_while_open, false);
+	seen = spin_until(READ_ONCE(r.ready));
+
+	scoped_guard(kpkeys_pgtables) {
+		EXPECT_OPEN(test);
+		WRITE_ONCE(r.go, true);
+		done = spin_until(!READ_ONCE(r.ready));
+		EXPECT_OPEN(test);
+	}
+
+	KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
+	KUNIT_EXPECT_TRUE(test, seen);
+	KUNIT_EXPECT_TRUE(test, done);
+}
+
+/* The thread that runs while another one sleeps in a window has no window. */
+static void kpkeys_test_sleep_in_context(struct kunit *test)
+{
+	struct remote r = {};
+	int here, ret;
+
+	pin(test, &here, NULL);
+	scoped_guard(kpkeys_pgtables) {
+		EXPECT_OPEN(test);
+		remote_start(test, &r, here, remote_probe, false);
+		ret = remote_wait(&r);
+		EXPECT_OPEN(test);
+	}
+	KUNIT_EXPECT_EQ(test, ret, -EFAULT);
+	EXPECT_CLOSED(test);
+}
+
+static int remote_sleep_open(struct remote *r)
+{
+	int ret;
+
+	guard(kpkeys_pgtables)();
+	ret = probe(r->test);
+	WRITE_ONCE(r->ready, true);
+	while (!READ_ONCE(r->go))
+		schedule_timeout_uninterruptible(1);
+	return ret ?: probe(r->test);
+}
+
+/* And the other way round: it does not find the sleeper's window open. */
+static void kpkeys_test_wake_into_context(struct kunit *test)
+{
+	struct remote r = {};
+	int here;
+
+	pin(test, &here, NULL);
+	remote_start(test, &r, here, remote_sleep_open, false);
+	while (!READ_ONCE(r.ready)) {
+		EXPECT_CLOSED(test);
+		schedule_timeout_uninterruptible(1);
+	}
+	check_this_cpu(test);
+	WRITE_ONCE(r.go, true);
+	KUNIT_EXPECT_EQ(test, remote_wait(&r), 0);
+	EXPECT_CLOSED(test);
+}
+
+/* A thread of higher priority takes the CPU away in the middle of a window. */
+static void kpkeys_test_preempted_in_context(struct kunit *test)
+{
+	struct remote r = {};
+	bool done;
+	int here;
+
+	if (!IS_ENABLED(CONFIG_PREEMPTION))
+		kunit_skip(test, "needs CONFIG_PREEMPTION");
+
+	pin(test, &here, NULL);
+	scoped_guard(kpkeys_pgtables) {
+		remote_start(test, &r, here, remote_probe, true);
+		done = spin_until(completion_done(&r.done));
+		EXPECT_OPEN(test);
+	}
+	KUNIT_EXPECT_TRUE(test, done);
+	KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
+	EXPECT_CLOSED(test);
+}
+
+static void kpkeys_test_migrate_in_context(struct kunit *test)
+{
+	struct remote r = {};
+	int here, other, round;
+
+	pin(test, &here, &other);
+	for (round = 0; round < 20; round++) {
+		scoped_guard(kpkeys_pgtables) {
+			EXPECT_OPEN(test);
+			KUNIT_ASSERT_EQ(test, 0,
+					set_cpus_allowed_ptr(current, cpumask_of(other)));
+			KUNIT_ASSERT_EQ(test, raw_smp_processor_id(), other);
+			EXPECT_OPEN(test);
+
+			/* It took the window along and left none behind. */
+			remote_start(test, &r, here, remote_probe, false);
+			KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
+			EXPECT_OPEN(test);
+		}
+		EXPECT_CLOSED(test);
+		swap(here, other);
+	}
+}
+
+static int new_thread(void *data)
+{
+	remote_thread(data);
+	/* Nothing calls this thread that it could return to. */
+	kthread_exit(0);
+}
+
+static void kpkeys_test_new_thread(struct kunit *test)
+{
+	struct remote r = { .test = test, .fn = remote_probe };
+	pid_t pid;
+
+	init_completion(&r.done);
+	scoped_guard(kpkeys_pgtables)
+		pid = kernel_thread(new_thread, &r, "kpkeys_kunit",
+				    CLONE_FS | CLONE_FILES | SIGCHLD);
+	KUNIT_ASSERT_GT(test, pid, 0);
+	wait_for_completion(&r.done);
+	KUNIT_EXPECT_EQ(test, r.ret, -EFAULT);
+}
+
+/*
+ * A change of pkey must reach CPUs that have the old translation in their TLB.
+ * The other CPU neither sleeps nor enters a context meanwhile, which might
+ * empty its TLB as a side effect and hide a missing invalidation.
+ */
+static int remote_write_warm(struct remote *r)
+{
+	unsigned long *p = r->arg, flags;
+	int ret;
+
+	local_irq_save(flags);
+	WRITE_ONCE(*p, 1);
+	WRITE_ONCE(r->ready, true);
+	ret = spin_until(READ_ONCE(r->go)) ? probe_write(p, 2) : -ETIMEDOUT;
+	local_irq_restore(flags);
+	return ret;
+}
+
+static void kpkeys_test_pkey_change_seen_by_warm_tlb(struct kunit *test)
+{
+	struct kpkeys_test *kt = test->priv;
+	int here, other, round, ret;
+
+	pin(test, &here, &other);
+	for (round = 0; round < 20; round++) {
+		struct remote r = { .arg = kt->page };
+
+		KUNIT_ASSERT_EQ(test, 0,
+				set_memory_pkey((unsigned long)kt->page, 1,
+						KPKEYS_PKEY_DEFAULT));
+		remote_start(test, &r, other, remote_write_warm, false);
+		spin_until(READ_ONCE(r.ready));
+		ret = set_memory_pkey((unsigned long)kt->page, 1,
+				      KPKEYS_PKEY_PGTABLES);
+		WRITE_ONCE(r.go, true);
+		KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
+		KUNIT_ASSERT_EQ(test, ret, 0);
+	}
+	KUNIT_EXPECT_EQ(test, READ_ONCE(*kt->page), 1);
+}
+
+static void kpkeys_test_cpu_hotplug(struct kunit *test)
+{
+	int here, other, ret;
+
+	if (!IS_ENABLED(CONFIG_HOTPLUG_CPU))
+		kunit_skip(test, "needs CONFIG_HOTPLUG_CPU");
+
+	pin(test, &here, &other);
+	ret = remove_cpu(other);
+	KUNIT_ASSERT_EQ(test, ret, 0);
+	/* In the middle of a window too: a new CPU must not inherit it. */
+	scoped_guard(kpkeys_pgtables)
+		ret = add_cpu(other);
+	KUNIT_ASSERT_EQ(test, ret, 0);
+	run_on(test, other, remote_check_cpu);
+	check_this_cpu(test);
+}
+
+/* -- Exceptions ----------------------------------------------------------- */
+
+struct handler {
+	struct kunit *test;
+	struct hrtimer hrtimer;
+	struct timer_list timer;
+	struct irq_work irq_work;
+	int ret;
+	bool ran;
+	bool irq;
+};
+
+static void handler_run(struct handler *h)
+{
+	h->ret = probe(h->test);
+	h->irq = in_hardirq();
+	/* A handler may open a window of its own. */
+	scoped_guard(kpkeys_pgtables) {
+		if (probe(h->test))
+			h->ret = -EIO;
+	}
+	smp_store_release(&h->ran, true);
+}
+
+static enum hrtimer_restart handler_hrtimer(struct hrtimer *t)
+{
+	handler_run(container_of(t, struct handler, hrtimer));
+	return HRTIMER_NORESTART;
+}
+
+static void handler_timer(struct timer_list *t)
+{
+	handler_run(container_of(t, struct handler, timer));
+}
+
+static void handler_irq_work(struct irq_work *w)
+{
+	handler_run(container_of(w, struct handler, irq_work));
+}
+
+static void kpkeys_test_interrupt_in_context(struct kunit *test)
+{
+	struct handler h = { .test = test };
+	bool ran;
+	int here;
+
+	pin(test, &here, NULL);
+	h.irq_work = IRQ_WORK_INIT_HARD(handler_irq_work);
+	scoped_guard(kpkeys_pgtables) {
+		irq_work_queue(&h.irq_work);
+		ran = spin_until(smp_load_acquire(&h.ran));
+		EXPECT_OPEN(test);
+	}
+	irq_work_sync(&h.irq_work);
+	KUNIT_EXPECT_TRUE(test, ran);
+	KUNIT_EXPECT_TRUE(test, h.irq);
+	KUNIT_EXPECT_EQ(test, h.ret, -EFAULT);
+	EXPECT_CLOSED(test);
+}
+
+static void kpkeys_test_hrtimer_in_context(struct kunit *test)
+{
+	struct handler h = { .test = test };
+	bool ran;
+	int here;
+
+	pin(test, &here, NULL);
+	hrtimer_setup_on_stack(&h.hrtimer, handler_hrtimer, CLOCK_MONOTONIC,
+			       HRTIMER_MODE_REL_PINNED_HARD);
+	scoped_guard(kpkeys_pgtables) {
+		hrtimer_start(&h.hrtimer, us_to_ktime(100),
+			      HRTIMER_MODE_REL_PINNED_HARD);
+		ran = spin_until(smp_load_acquire(&h.ran));
+		EXPECT_OPEN(test);
+	}
+	hrtimer_cancel(&h.hrtimer);
+	destroy_hrtimer_on_stack(&h.hrtimer);
+	KUNIT_EXPECT_TRUE(test, ran);
+	KUNIT_EXPECT_EQ(test, h.ret, -EFAULT);
+	EXPECT_CLOSED(test);
+}
+
+/* A softirq at the end of an interrupt that hits the window. */
+static void kpkeys_test_timer_in_context(struct kunit *test)
+{
+	struct handler h = { .test = test };
+	bool ran;
+	int here;
+
+	pin(test, &here, NULL);
+	timer_setup_on_stack(&h.timer, handler_timer, TIMER_PINNED);
+	scoped_guard(kpkeys_pgtables) {
+		mod_timer(&h.timer, jiffies + 1);
+		ran = spin_until(smp_load_acquire(&h.ran));
+		EXPECT_OPEN(test);
+	}
+	timer_delete_sync(&h.timer);
+	timer_destroy_on_stack(&h.timer);
+	KUNIT_EXPECT_TRUE(test, ran);
+	KUNIT_EXPECT_FALSE(test, h.irq);
+	KUNIT_EXPECT_EQ(test, h.ret, -EFAULT);
+	EXPECT_CLOSED(test);
+}
+
+static struct handler tasklet_handler;
+
+static void handler_tasklet(struct tasklet_struct *t)
+{
+	handler_run(&tasklet_handler);
+}
+
+static DECLARE_TASKLET(kpkeys_tasklet, handler_tasklet);
+
+/* A softirq without an exception in between: local_bh_enable() calls it. */
+static void kpkeys_test_softirq_in_context(struct kunit *test)
+{
+	int here;
+
+	pin(test, &here, NULL);
+	tasklet_handler = (struct handler){ .test = test };
+	scoped_guard(kpkeys_pgtables) {
+		local_bh_disable();
+		tasklet_schedule(&kpkeys_tasklet);
+		EXPECT_OPEN(test);
+		local_bh_enable();
+		EXPECT_OPEN(test);
+	}
+	tasklet_kill(&kpkeys_tasklet);
+	KUNIT_EXPECT_TRUE(test, tasklet_handler.ran);
+	KUNIT_EXPECT_EQ(test, tasklet_handler.ret, -EFAULT);
+	EXPECT_CLOSED(test);
+}
+
+/* A fault in a window is handled, and the window is there afterwards. */
+static void kpkeys_test_fault_in_context(struct kunit *test)
+{
+	unsigned long val;
+
+	scoped_guard(kpkeys_pgtables) {
+		KUNIT_EXPECT_EQ(test, -EFAULT,
+				copy_from_kernel_nofault(&val, (void *)-PAGE_SIZE,
+							 sizeof(val)));
+		EXPECT_OPEN(test);
+	}
+	EXPECT_CLOSED(test);
+}
+
+/* ------------------------------------------------------------------------- */
+
+static void kpkeys_test_free_page(void *data)
+{
+	unsigned long page = (unsigned long)data;
+
+	/* A page that nobody else may write is of no use to the allocator. */
+	if (set_memory_pkey(page, 1, KPKEYS_PKEY_DEFAULT))
+		pr_err("page leaked, its pkey could not be restored\n");
+	else
+		free_page(page);
+}
+
+static void kpkeys_test_unpin(void *data)
+{
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
+}
+
+static int kpkeys_test_init(struct kunit *test)
+{
+	struct kpkeys_test *kt;
+	unsigned long page;
+	int ret;
+
+	if (!arch_supports_kpkeys())
+		kunit_skip(test, "no kpkeys on this machine");
+
+	kt = kunit_kzalloc(test, sizeof(*kt), GFP_KERNEL);
+	if (!kt)
+		return -ENOMEM;
+	test->priv = kt;
+
+	page = get_zeroed_page(GFP_KERNEL);
+	if (!page)
+		return -ENOMEM;
+	kt->page = (unsigned long *)page;
+	ret = kunit_add_action_or_reset(test, kpkeys_test_free_page,
+					(void *)page);
+	if (ret)
+		return ret;
+	ret = kunit_add_action_or_reset(test, kpkeys_test_unpin, NULL);
+	if (ret)
+		return ret;
+
+	return set_memory_pkey(page, 1, KPKEYS_PKEY_PGTABLES);
+}
+
+static struct kunit_case kpkeys_test_cases[] = {
+	KUNIT_CASE(kpkeys_test_closed_by_default),
+	KUNIT_CASE(kpkeys_test_open_inside),
+	KUNIT_CASE(kpkeys_test_nesting),
+	KUNIT_CASE(kpkeys_test_no_needless_write),
+	KUNIT_CASE(kpkeys_test_leave_restores_exactly),
+	KUNIT_CASE(kpkeys_test_neighbours_untouched),
+	KUNIT_CASE(kpkeys_test_every_cpu),
+	KUNIT_CASE(kpkeys_test_cpus_independent),
+	KUNIT_CASE(kpkeys_test_sleep_in_context),
+	KUNIT_CASE(kpkeys_test_wake_into_context),
+	KUNIT_CASE(kpkeys_test_preempted_in_context),
+	KUNIT_CASE(kpkeys_test_migrate_in_context),
+	KUNIT_CASE(kpkeys_test_new_thread),
+	KUNIT_CASE(kpkeys_test_pkey_change_seen_by_warm_tlb),
+	KUNIT_CASE(kpkeys_test_cpu_hotplug),
+	KUNIT_CASE(kpkeys_test_interrupt_in_context),
+	KUNIT_CASE(kpkeys_test_hrtimer_in_context),
+	KUNIT_CASE(kpkeys_test_timer_in_context),
+	KUNIT_CASE(kpkeys_test_softirq_in_context),
+	KUNIT_CASE(kpkeys_test_fault_in_context),
+	{}
+};
+
+static struct kunit_suite kpkeys_test_suite = {
+	.name = "kpkeys",
+	.init = kpkeys_test_init,
+	.test_cases = kpkeys_test_cases,
+};
+kunit_test_suite(kpkeys_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of kernel pkeys");
+MODULE_LICENSE("GPL");
