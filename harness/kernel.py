@@ -152,8 +152,8 @@ def health(outcome, mode, console, hung, log):
     if panic:
         outcome.check("the kernel runs", f"{panic[0].strip()}; {where}")
     elif hung:
-        outcome.check("the kernel runs", f"hang: no end after {TIMEOUT} s; {where}")
-    elif not re.search(r"reboot: (Restarting system|Power down|System halted)|Kernel log|kunit: .*shutdown|um_reboot", console) and mode:
+        outcome.check("the kernel runs", f"hang: no end in time; {where}")
+    elif mode and not re.search(r"reboot: (Restarting system|Power down)", console):
         outcome.check("the kernel runs", f"the emulator ended before the kernel did; {where}")
     else:
         outcome.check("the kernel runs")

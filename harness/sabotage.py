@@ -58,7 +58,8 @@ def _one(s, k, copy):
     if out.strip():
         return f"the patch does not apply: {out.strip().splitlines()[0]}"
     k.build()
-    o = k.kunit(s.run.get("MODE", "enforce"), s.run.get("MAP", "pte"), s.run.get("SUITE"), timeout=60)
+    o = k.kunit(s.run.get("MODE", "enforce"), s.run.get("MAP", "pte"), s.run.get("SUITE"),
+                timeout=int(s.run.get("TIMEOUT", 60)))
     red = [f"{name}: {why}" for name, why in o.failed]
     for want in s.red:
         if not any(re.search(want, r) for r in red):
