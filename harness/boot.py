@@ -33,11 +33,12 @@ def command(k, mode, map_, append=""):
     os.environ["MAP"] = map_
     q = importlib.reload(qemu_arm64).QEMU_ARCH
     args = q.kernel_command_line + (f" kpkeys={mode}" if mode != "enforce" else "")
-    # The suites are kunit.py's; here the kernel is to reach its userland.
+    # The suites are kunit.py's; here the kernel is to reach its userland, which
+    # runs one of them once more.
     return ["qemu-system-" + q.qemu_arch, "-nodefaults", "-m", "1024", "-no-reboot", "-nographic",
             "-serial", "mon:stdio", *q.extra_qemu_params,
             "-kernel", os.path.join(k.out, q.kernel_path), "-initrd", initramfs(k.out),
-            "-append", f"{args} kunit.enable=0 {append}".strip()]
+            "-append", f"{args} kunit.autorun=0 {append}".strip()]
 
 
 def boot(k, mode, map_):
@@ -47,9 +48,11 @@ def boot(k, mode, map_):
     console = run(command(k, mode, map_), check=False, log=log, timeout=kernel.TIMEOUT, stdin="")
     o = kernel.Outcome(what)
     kernel.health(o, mode, console, time.monotonic() - start >= kernel.TIMEOUT, log)
-    seen = re.findall(r"userland: (not )?ok (\S+)(?: - (.*))?", console)
-    for bad, name, why in seen:
-        o.check(name, why.strip() or "failed" if bad else None)
+    for result, name, why in re.findall(r"userland: (ok|not ok|skip) (\S+)(?: - (.*))?", console):
+        if result == "skip":
+            o.skipped.append((name, why.strip()))
+        else:
+            o.check(name, None if result == "ok" else why.strip() or "failed")
     o.check("userland reached its end", None if "userland: end" in console else f"see {kernel.log_path(log)}")
     return o
 

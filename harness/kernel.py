@@ -90,10 +90,8 @@ class Kernel:
         if os.path.exists(result):
             os.unlink(result)
         cmd = self._kunit("exec", "--timeout", str(timeout), "--json=" + result)
-        if mode == "check":
-            cmd += ["--kernel_args", "kpkeys=check"]
-        elif mode == "off":
-            cmd += ["--kernel_args", "kpkeys=off"]
+        if mode != "enforce":
+            cmd += ["--kernel_args", f"kpkeys={mode}"]
         if suite:
             cmd.append(suite)
         what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"

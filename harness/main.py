@@ -43,7 +43,10 @@ def do_demo(stack):
 
 def do_test(stack):
     outcomes = do_demo(stack)
-    outcomes += tests_of(kernel.Kernel(stack), [("pte", "off")])
+    outcomes += tests_of(kernel.Kernel(stack), [(map_, "off") for map_ in kernel.MAPS])
+    for map_ in kernel.MAPS:
+        with step(f"boot to userland, MAP={map_} MODE=check"):
+            outcomes.append(boot.boot(kernel.Kernel(stack), "check", map_))
     um = built(stack, arch="um")
     with step("KUnit, ARCH=um"):
         outcomes.append(um.kunit())

@@ -2,14 +2,19 @@
 """Break the kernel on purpose: each patch in harness/sabotage/ must be noticed.
 
 Their headers say what is broken ("What:"), which test or message must turn red
-("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE).
-All is done on a copy of the tree below build/sabotage.
+("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE, of
+SUITE and TIMEOUT; BOOT=1 for a boot to userland instead of KUnit). A patch of a
+header that everything includes names the files that are to see it ("Only:");
+the others are not compiled again. All is done on a copy of the tree below
+build/sabotage.
 """
+import contextlib
 import glob
 import os
 import re
 import shutil
 
+import boot
 import kernel
 import tree
 from common import BUILD, Fail, HARNESS, LINUX, git, step
@@ -23,9 +28,11 @@ class Sabotage:
         self.name = os.path.basename(path).removesuffix(".patch")
         with open(path) as f:
             text = f.read()
-        head = dict(re.findall(r"^(What|Red|Run): (.+)$", text.partition("\ndiff ")[0], re.M))
-        if set(head) != {"What", "Red", "Run"}:
+        head = dict(re.findall(r"^(What|Red|Run|Only): (.+)$", text.partition("\ndiff ")[0], re.M))
+        if not {"What", "Red", "Run"} <= set(head):
             raise Fail(f"{path}: the header needs the lines What, Red and Run")
+        self.files = re.findall(r"^\+\+\+ b/(\S+)", text, re.M)
+        self.only = head.get("Only", "").split()
         self.what, self.red = head["What"], head["Red"].split()
         self.run = dict(pair.split("=") for pair in head["Run"].split())
 
@@ -51,15 +58,38 @@ def _copy(stack):
     return copy
 
 
+@contextlib.contextmanager
+def _applied(s, copy):
+    """The tree with the patch in it. make sees the time stamps that it should."""
+    paths = [os.path.join(copy, f) for f in s.files]
+    old = {p: os.stat(p).st_mtime_ns for p in paths if os.path.exists(p)}
+
+    def patch(*how):
+        out = git("apply", *how, s.path, cwd=copy, check=False)
+        if out.strip():
+            raise Fail(f"harness/sabotage/{s.name}.patch does not apply: {out.strip().splitlines()[0]}")
+        if s.only:
+            for p, when in old.items():
+                os.utime(p, ns=(when, when))
+            for f in s.only:
+                os.utime(os.path.join(copy, f))
+
+    patch()
+    try:
+        yield
+    finally:
+        patch("-R")
+
+
 def _one(s, k, copy):
     """None if the sabotage was noticed as it says, else what happened instead."""
-    git("reset", "-q", "--hard", cwd=copy)
-    out = git("apply", s.path, cwd=copy, check=False)
-    if out.strip():
-        return f"the patch does not apply: {out.strip().splitlines()[0]}"
-    k.build()
-    o = k.kunit(s.run.get("MODE", "enforce"), s.run.get("MAP", "pte"), s.run.get("SUITE"),
-                timeout=int(s.run.get("TIMEOUT", 60)))
+    mode, map_ = s.run.get("MODE", "enforce"), s.run.get("MAP", "pte")
+    with _applied(s, copy):
+        k.build()
+        if s.run.get("BOOT"):
+            o = boot.boot(k, mode, map_)
+        else:
+            o = k.kunit(mode, map_, s.run.get("SUITE"), timeout=int(s.run.get("TIMEOUT", 60)))
     red = [f"{name}: {why}" for name, why in o.failed]
     for want in s.red:
         if not any(re.search(want, r) for r in red):
@@ -75,5 +105,4 @@ def run_all(stack, name=None):
     for s in chosen:
         with step(f"sabotage {s.name}: {s.what}"):
             o.check(s.name, _one(s, k, copy))
-    git("reset", "-q", "--hard", cwd=copy)
     return [o]

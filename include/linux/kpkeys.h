@@ -5,6 +5,7 @@
 #include <linux/build_bug.h>
 #include <linux/cleanup.h>
 #include <linux/compiler.h>
+#include <linux/kpkeys_types.h>
 #include <linux/mmdebug.h>
 #include <linux/types.h>
 
@@ -61,23 +62,6 @@ enum kpkeys_ctx {
  *   accesses after it are checked with the new one.
  * - arch_kpkeys_context(): the value that @reg becomes on entering @ctx.
  */
-
-/**
- * struct kpkeys_state - what kpkeys_leave_context() has to undo
- * @reg:     the register as it was before, if @changed.
- * @changed: kpkeys_enter_context() wrote the register.
- *
- * Lives on the stack of the section that it belongs to.
- *
- * Invariant: @changed alone decides whether leave writes. Whether the machine
- * has kpkeys, or the feature that opened the window is on, must not be looked
- * at again: the answer may have changed inside the section, and the window
- * would then stay open for good, or open where it never was.
- */
-struct kpkeys_state {
-	u64 reg;
-	bool changed;
-};
 
 /**
  * kpkeys_enter_context() - enter a kpkeys context

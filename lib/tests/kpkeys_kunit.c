@@ -517,7 +517,14 @@ static void handler_run(struct handler *h)
 		if (probe(h->test))
 			h->ret = -EIO;
 	}
+	/* Pairs with wait_for_handler(): what is above is its result. */
 	smp_store_release(&h->ran, true);
+}
+
+static bool wait_for_handler(struct handler *h)
+{
+	/* Pairs with handler_run(). */
+	return spin_until(smp_load_acquire(&h->ran));
 }
 
 static enum hrtimer_restart handler_hrtimer(struct hrtimer *t)
@@ -546,7 +553,7 @@ static void kpkeys_test_interrupt_in_context(struct kunit *test)
 	h.irq_work = IRQ_WORK_INIT_HARD(handler_irq_work);
 	scoped_guard(kpkeys_pgtables) {
 		irq_work_queue(&h.irq_work);
-		ran = spin_until(smp_load_acquire(&h.ran));
+		ran = wait_for_handler(&h);
 		EXPECT_OPEN(test);
 	}
 	irq_work_sync(&h.irq_work);
@@ -568,7 +575,7 @@ static void kpkeys_test_hrtimer_in_context(struct kunit *test)
 	scoped_guard(kpkeys_pgtables) {
 		hrtimer_start(&h.hrtimer, us_to_ktime(100),
 			      HRTIMER_MODE_REL_PINNED_HARD);
-		ran = spin_until(smp_load_acquire(&h.ran));
+		ran = wait_for_handler(&h);
 		EXPECT_OPEN(test);
 	}
 	hrtimer_cancel(&h.hrtimer);
@@ -589,7 +596,7 @@ static void kpkeys_test_timer_in_context(struct kunit *test)
 	timer_setup_on_stack(&h.timer, handler_timer, TIMER_PINNED);
 	scoped_guard(kpkeys_pgtables) {
 		mod_timer(&h.timer, jiffies + 1);
-		ran = spin_until(smp_load_acquire(&h.ran));
+		ran = wait_for_handler(&h);
 		EXPECT_OPEN(test);
 	}
 	timer_delete_sync(&h.timer);

@@ -68,6 +68,15 @@ static inline pteval_t kpkeys_pte_bits(int pkey)
 	return FIELD_PREP(PTE_PO_IDX_MASK, pkey);
 }
 
+#else /* !CONFIG_KPKEYS */
+
+#define KPKEYS_PTE_MASK		0
+
+static inline u64 kpkeys_pte_bits(int pkey)
+{
+	return 0;
+}
+
 #endif /* CONFIG_KPKEYS */
 #endif /* !__ASSEMBLER__ */
 

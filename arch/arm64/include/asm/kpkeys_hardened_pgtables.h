@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef __ASM_KPKEYS_HARDENED_PGTABLES_H
+#define __ASM_KPKEYS_HARDENED_PGTABLES_H
+
+#include <linux/kpkeys_hardened_pgtables.h>
+#include <linux/sched.h>
+
+#include <asm/kpkeys.h>
+#include <asm/mmu.h>
+#include <asm/pgtable-types.h>
+
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
+
+bool arch_kpkeys_hardened_pgtables(void);
+void arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end);
+int __must_check arch_kpkeys_protect_image_pgtables(void);
+
+/*
+ * How the cache takes its memory: a PMD block, if that is not too much to set
+ * aside; a contiguous group of pages; or one page, if it is mapped as one already.
+ */
+#define ARCH_KPKEYS_PGTABLE_CHUNK_ORDERS				\
+	{ PMD_SHIFT <= 21 ? PMD_SHIFT - PAGE_SHIFT : CONT_PTE_SHIFT - PAGE_SHIFT, \
+	  CONT_PTE_SHIFT - PAGE_SHIFT, 0 }
+
+/* Is the direct map made of blocks? */
+static inline bool arch_kpkeys_must_split(void)
+{
+	return split_kernel_leaf_mapping_needed();
+}
+
+/* Can it be split now? Not while CPUs are coming up that may not cope with it. */
+static inline bool arch_kpkeys_can_split(void)
+{
+	return split_kernel_leaf_mapping_possible();
+}
+
+/* How many page tables would it take to change @nr pages at @addr? */
+static inline unsigned int arch_kpkeys_split_demand(const void *addr, unsigned int nr)
+{
+	return split_kernel_leaf_mapping_demand((unsigned long)addr,
+						(unsigned long)addr + nr * PAGE_SIZE);
+}
+
+/* @prot for a mapping of memory that is a page table. */
+static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
+{
+	if (!kpkeys_hardened_pgtables_enabled())
+		return prot;
+
+	return __pgprot((pgprot_val(prot) & ~KPKEYS_PTE_MASK) |
+			kpkeys_pte_bits(KPKEYS_PKEY_PGTABLES));
+}
+
+/*
+ * One window for a whole section in lazy MMU mode, unless it is open already.
+ * The state is the task's, which may sleep in the section.
+ */
+static inline void kpkeys_enter_lazy_mmu_mode(void)
+{
+	current->thread.kpkeys_lazy_mmu = kpkeys_enter_pgtable_write();
+}
+
+static inline void kpkeys_leave_lazy_mmu_mode(void)
+{
+	kpkeys_leave_context(&current->thread.kpkeys_lazy_mmu);
+}
+
+#else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
+
+static inline bool arch_kpkeys_hardened_pgtables(void)
+{
+	return false;
+}
+
+static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
+{
+	return prot;
+}
+
+static inline void kpkeys_enter_lazy_mmu_mode(void)
+{
+}
+
+static inline void kpkeys_leave_lazy_mmu_mode(void)
+{
+}
+
+#endif /* CONFIG_KPKEYS_HARDENED_PGTABLES */
+
+#endif /* __ASM_KPKEYS_HARDENED_PGTABLES_H */

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What arm64 knows about protected page tables: whether there will be any, and
+ * where the tables are that existed before the page allocator.
+ */
+#include <linux/init.h>
+#include <linux/kpkeys_hardened_pgtables.h>
+#include <linux/mm.h>
+#include <linux/set_memory.h>
+
+#include <asm/cpufeature.h>
+#include <asm/kpkeys_hardened_pgtables.h>
+#include <asm/memory.h>
+#include <asm/sections.h>
+
+/**
+ * arch_kpkeys_hardened_pgtables() - will page tables be protected?
+ *
+ * The direct map is made before the capabilities are known, and must be one in
+ * which the pkey of a page can be set. So the answer comes from the ID registers
+ * of the boot CPU, and is the same before and after.
+ *
+ * Context: Any, once early parameters are parsed.
+ * Return: true if they will be or are protected.
+ */
+bool arch_kpkeys_hardened_pgtables(void)
+{
+	return kpkeys_hardened_pgtables_requested() && cpu_supports_kpkeys();
+}
+
+/**
+ * arch_kpkeys_kernel_range() - the addresses that init_mm translates
+ * @start: set to the first.
+ * @end:   set to the end of the last page that may be mapped.
+ */
+void __init arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end)
+{
+	*start = _PAGE_OFFSET(vabits_actual);
+	*end = PAGE_MASK;
+}
+
+/**
+ * arch_kpkeys_protect_image_pgtables() - protect the tables in the kernel image
+ *
+ * Their direct map alias is reached by walking; this is the alias in the image.
+ * The segment is mapped by pages, see map_kernel().
+ *
+ * Context: Boot, before the first secondary CPU.
+ * Return: 0, or the error of set_memory_pkey().
+ */
+int __init arch_kpkeys_protect_image_pgtables(void)
+{
+	unsigned long start = (unsigned long)__pgtbl_start;
+	unsigned long end = (unsigned long)__pgtbl_end;
+
+	return set_memory_pkey(start, (end - start) >> PAGE_SHIFT,
+			       KPKEYS_PKEY_PGTABLES);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _LINUX_KPKEYS_HARDENED_PGTABLES_H
+#define _LINUX_KPKEYS_HARDENED_PGTABLES_H
+
+#include <linux/jump_label.h>
+#include <linux/kpkeys.h>
+
+struct page;
+
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
+
+/*
+ * Invariant: once true, every page-table page that the hardware can reach has
+ * %KPKEYS_PKEY_PGTABLES in each of its writable mappings, except for those that
+ * kpkeys_hardened_pgtables_init() is still about to visit. Never goes back.
+ */
+DECLARE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
+
+static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
+{
+	return static_branch_unlikely(&kpkeys_hardened_pgtables_key);
+}
+
+bool kpkeys_hardened_pgtables_requested(void);
+int __must_check kpkeys_protect_pgtable(void *table, unsigned int order);
+int __must_check kpkeys_unprotect_pgtable(void *table, unsigned int order);
+struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order);
+void kpkeys_pgtable_free(struct page *page, unsigned int order);
+void kpkeys_hardened_pgtables_init(void);
+long __must_check kpkeys_protect_kernel_pgtables(void);
+
+#else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
+
+static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
+{
+	return false;
+}
+
+static inline int kpkeys_protect_pgtable(void *table, unsigned int order)
+{
+	return 0;
+}
+
+static inline int kpkeys_unprotect_pgtable(void *table, unsigned int order)
+{
+	return 0;
+}
+
+static inline
+struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
+{
+	return NULL;
+}
+
+static inline void kpkeys_pgtable_free(struct page *page, unsigned int order)
+{
+}
+
+static inline void kpkeys_hardened_pgtables_init(void)
+{
+}
+
+static inline long kpkeys_protect_kernel_pgtables(void)
+{
+	return 0;
+}
+
+#endif /* CONFIG_KPKEYS_HARDENED_PGTABLES */
+
+/**
+ * kpkeys_enter_pgtable_write() - open the window in which tables are written
+ *
+ * For guard(kpkeys_hardened_pgtables)() and for the lazy MMU mode of an
+ * architecture, which both keep the state until they leave by
+ * kpkeys_leave_context().
+ *
+ * Context: Any.
+ * Return: what kpkeys_leave_context() needs; that nothing is to be done, if page
+ *         tables are not protected.
+ */
+static __always_inline __must_check
+struct kpkeys_state kpkeys_enter_pgtable_write(void)
+{
+	if (!kpkeys_hardened_pgtables_enabled())
+		return (struct kpkeys_state){ };
+
+	return kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+}
+
+/**
+ * kpkeys_assert_pgtable_write() - assert that page tables may be written here
+ *
+ * For the functions that store to a table. Costs nothing without
+ * CONFIG_DEBUG_VM.
+ *
+ * Context: Any.
+ */
+static __always_inline void kpkeys_assert_pgtable_write(void)
+{
+	if (IS_ENABLED(CONFIG_DEBUG_VM) && kpkeys_hardened_pgtables_enabled())
+		kpkeys_assert_context(KPKEYS_CTX_PGTABLES);
+}
+
+/* guard(kpkeys_hardened_pgtables)(): tables may be written up to the end of the scope. */
+DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables,
+		    _T->state = kpkeys_enter_pgtable_write(),
+		    kpkeys_leave_context(&_T->state),
+		    struct kpkeys_state state)
+
+#endif /* _LINUX_KPKEYS_HARDENED_PGTABLES_H */

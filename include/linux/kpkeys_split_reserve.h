@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _LINUX_KPKEYS_SPLIT_RESERVE_H
+#define _LINUX_KPKEYS_SPLIT_RESERVE_H
+
+#include <linux/cleanup.h>
+#include <linux/list.h>
+
+struct ptdesc;
+
+/**
+ * struct kpkeys_split_reserve - page-table pages that are set aside for a split
+ * @pages: the pages, linked by ptdesc->pt_list.
+ * @nr:    how many.
+ *
+ * Splitting a block of a live kernel mapping takes page-table pages at a point
+ * where nothing can be allocated: a lock is held, or all other CPUs are stopped,
+ * and the allocation might need a split itself. So whoever wants to split fills a
+ * reserve first, and hands it down as an argument.
+ *
+ * Invariant: a reserve has one owner, who has been handed the pointer; there is
+ * no lock and no global reserve. A page is in at most one reserve, and while it
+ * is in one nobody else knows of it. The pages are as pagetable_alloc() returned
+ * them, not constructed, with undefined content. A reserve on the stack is empty
+ * by the time its frame goes.
+ */
+struct kpkeys_split_reserve {
+	struct list_head pages;
+	unsigned int nr;
+};
+
+#define KPKEYS_SPLIT_RESERVE_INIT(name)					\
+	{ .pages = LIST_HEAD_INIT((name).pages) }
+
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
+
+int __must_check kpkeys_split_reserve_fill(struct kpkeys_split_reserve *reserve,
+					   unsigned int nr);
+struct ptdesc *pagetable_alloc_split(struct kpkeys_split_reserve *reserve);
+void kpkeys_split_reserve_add(struct kpkeys_split_reserve *reserve,
+			      struct ptdesc *ptdesc);
+void kpkeys_split_reserve_return(struct kpkeys_split_reserve *reserve);
+
+#if IS_ENABLED(CONFIG_KUNIT)
+/* For tests, which let one fail and watch the other. */
+struct ptdesc *kpkeys_split_reserve_alloc_one(void);
+void kpkeys_split_reserve_free_one(struct ptdesc *ptdesc);
+#endif
+
+/*
+ * KPKEYS_SPLIT_RESERVE_ONSTACK() - a reserve that returns what is left of it
+ *
+ * Declare it before the guard of the lock under which it is used, so that the
+ * pages go back after that lock is dropped.
+ */
+#define KPKEYS_SPLIT_RESERVE_ONSTACK(name)				\
+	struct kpkeys_split_reserve name				\
+		__cleanup(kpkeys_split_reserve_return) =		\
+		KPKEYS_SPLIT_RESERVE_INIT(name)
+
+#endif /* CONFIG_KPKEYS_SPLIT_RESERVE */
+
+#endif /* _LINUX_KPKEYS_SPLIT_RESERVE_H */

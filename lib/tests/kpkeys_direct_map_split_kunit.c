@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of splitting live kernel mappings. Blocks can be split only once,
+ * so most of it happens in a window of vmalloc space in which two adjacent PUD
+ * entries map the same memory, and which is mapped afresh for each split.
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+
+#include <linux/kpkeys_split_reserve.h>
+#include <linux/memblock.h>
+#include <linux/mm.h>
+#include <linux/pgalloc.h>
+#include <linux/random.h>
+#include <linux/set_memory.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+
+#include <asm/mmu.h>
+
+#define WINDOW_BLOCKS	2
+
+struct window {
+	struct vm_struct *area;
+	unsigned long base;	/* PUD aligned */
+	phys_addr_t phys;	/* PUD aligned, all of it memory */
+};
+
+static pud_t *window_pud(struct window *w, int i)
+{
+	unsigned long addr = w->base + i * PUD_SIZE;
+
+	return pud_offset(p4d_offset(pgd_offset_k(addr), addr), addr);
+}
+
+/* All of the window mapped by blocks that are as large as can be. */
+static void window_map(struct kunit *test)
+{
+	struct window *w = test->priv;
+	int i;
+
+	vunmap_range(w->base, w->base + WINDOW_BLOCKS * PUD_SIZE);
+	for (i = 0; i < WINDOW_BLOCKS; i++) {
+		unsigned long addr = w->base + i * PUD_SIZE;
+
+		KUNIT_ASSERT_EQ(test, vmap_page_range(addr, addr + PUD_SIZE, w->phys,
+						      PAGE_KERNEL), 0);
+		KUNIT_ASSERT_TRUE(test, pud_leaf(pudp_get(window_pud(w, i))));
+	}
+}
+
+static unsigned int window_tables(struct kunit *test)
+{
+	struct window *w = test->priv;
+	unsigned int nr = 0;
+	int i, n;
+
+	for (i = 0; i < WINDOW_BLOCKS; i++) {
+		pud_t pud = pudp_get(window_pud(w, i));
+		pmd_t *pmdp;
+
+		if (pud_leaf(pud))
+			continue;
+		nr++;
+		pmdp = pmd_offset(window_pud(w, i), w->base + i * PUD_SIZE);
+		for (n = 0; n < PTRS_PER_PMD; n++)
+			nr += !pmd_leaf(pmdp_get(&pmdp[n]));
+	}
+
+	return nr;
+}
+
+/* Does the range begin and end at a boundary of leaves, and map what it should? */
+static bool window_is_split_at(struct kunit *test, unsigned long addr)
+{
+	struct window *w = test->priv;
+	pud_t *pudp = pud_offset(p4d_offset(pgd_offset_k(addr), addr), addr);
+	pmd_t *pmdp, pmd;
+	pte_t pte;
+
+	if (addr >= w->base + WINDOW_BLOCKS * PUD_SIZE || IS_ALIGNED(addr, PUD_SIZE))
+		return true;
+	if (pud_leaf(pudp_get(pudp)))
+		return false;
+	pmdp = pmd_offset(pudp, addr);
+	pmd = pmdp_get(pmdp);
+	if (pmd_leaf(pmd))
+		return IS_ALIGNED(addr, PMD_SIZE) &&
+		       (!pmd_cont(pmd) || IS_ALIGNED(addr, CONT_PMD_SIZE));
+	pte = __ptep_get(pte_offset_kernel(pmdp, addr));
+
+	return PFN_PHYS(pte_pfn(pte)) == w->phys + (addr & (PUD_SIZE - 1)) &&
+	       (!pte_cont(pte) || IS_ALIGNED(addr, CONT_PTE_SIZE));
+}
+
+/* Split, and see that it took what was predicted. @start and @end from the base on. */
+static void expect_split(struct kunit *test, unsigned long start,
+			 unsigned long end, unsigned int demand)
+{
+	struct window *w = test->priv;
+	unsigned int before = window_tables(test);
+
+	start += w->base;
+	end += w->base;
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping_demand(start, end), demand);
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), 0);
+	KUNIT_EXPECT_EQ(test, window_tables(test) - before, demand);
+	KUNIT_EXPECT_TRUE(test, window_is_split_at(test, start));
+	KUNIT_EXPECT_TRUE(test, window_is_split_at(test, end));
+}
+
+static void kpkeys_split_test_demand(struct kunit *test)
+{
+	/* Nothing to split: the boundaries are there. */
+	window_map(test);
+	expect_split(test, 0, PUD_SIZE, 0);
+	expect_split(test, 0, 2 * PUD_SIZE, 0);
+
+	/* One boundary, between PMDs. */
+	expect_split(test, 0, PMD_SIZE, 1);
+	expect_split(test, 0, PMD_SIZE, 0);
+
+	/* One page, and then its neighbour. */
+	window_map(test);
+	expect_split(test, PAGE_SIZE, 2 * PAGE_SIZE, 2);
+	expect_split(test, 2 * PAGE_SIZE, 3 * PAGE_SIZE, 0);
+
+	/* Both boundaries in one PMD block. */
+	window_map(test);
+	expect_split(test, PAGE_SIZE, PMD_SIZE - PAGE_SIZE, 2);
+
+	/* In different PMD blocks of one PUD block. */
+	window_map(test);
+	expect_split(test, PAGE_SIZE, PMD_SIZE + PAGE_SIZE, 3);
+
+	/* Between PMDs and in the middle of one. */
+	window_map(test);
+	expect_split(test, PMD_SIZE, 3 * PMD_SIZE + PAGE_SIZE, 2);
+
+	/* In different PUD blocks. */
+	window_map(test);
+	expect_split(test, PUD_SIZE - PAGE_SIZE, PUD_SIZE + PAGE_SIZE, 4);
+}
+
+/* A contiguous hint is dropped by writing entries, without a page. */
+static void kpkeys_split_test_cont(struct kunit *test)
+{
+	struct window *w = test->priv;
+	unsigned long addr = CONT_PMD_SIZE + PMD_SIZE;
+	pmd_t *pmdp;
+
+	window_map(test);
+	expect_split(test, 0, PMD_SIZE * PTRS_PER_PMD / 2, 1);
+	pmdp = pmd_offset(window_pud(w, 0), w->base + addr);
+	KUNIT_ASSERT_TRUE(test, pmd_cont(pmdp_get(pmdp)));
+	expect_split(test, 0, addr, 0);
+	KUNIT_EXPECT_FALSE(test, pmd_cont(pmdp_get(pmdp)));
+}
+
+/* Random ranges across the boundary in the middle, where the demand is highest. */
+static void kpkeys_split_test_hammer(struct kunit *test)
+{
+	unsigned int nr[5] = { };
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		unsigned long below = get_random_u32_inclusive(1, PUD_SIZE / PAGE_SIZE - 1);
+		unsigned long above = get_random_u32_inclusive(1, PUD_SIZE / PAGE_SIZE - 1);
+		unsigned long start = PUD_SIZE - below * PAGE_SIZE;
+		unsigned long end = PUD_SIZE + above * PAGE_SIZE;
+		struct window *w = test->priv;
+		unsigned int demand;
+
+		/* Both in the lower block every other time. */
+		if (i & 1)
+			end = start + min(above, below) * PAGE_SIZE;
+		window_map(test);
+		demand = split_kernel_leaf_mapping_demand(w->base + start,
+							  w->base + end);
+		KUNIT_ASSERT_LE(test, demand, 4);
+		nr[demand]++;
+		expect_split(test, start, end, demand);
+	}
+	kunit_info(test, "splits by demand: %u %u %u %u %u\n",
+		   nr[0], nr[1], nr[2], nr[3], nr[4]);
+	KUNIT_EXPECT_GT(test, nr[3], 100);
+	KUNIT_EXPECT_GT(test, nr[4], 100);
+}
+
+static unsigned int allocations_left;
+
+static struct ptdesc *alloc_or_fail(void)
+{
+	if (!allocations_left)
+		return NULL;
+	allocations_left--;
+
+	return pagetable_alloc(GFP_KERNEL, 0);
+}
+
+/* Out of memory at each step: -ENOMEM, and nothing has changed. */
+static void kpkeys_split_test_no_memory(struct kunit *test)
+{
+	struct window *w = test->priv;
+	unsigned long start = w->base + PUD_SIZE - PAGE_SIZE;
+	unsigned long end = w->base + PUD_SIZE + PAGE_SIZE;
+	unsigned int n;
+
+	window_map(test);
+	kunit_activate_static_stub(test, kpkeys_split_reserve_alloc_one, alloc_or_fail);
+	for (n = 0; n < 4; n++) {
+		allocations_left = n;
+		KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), -ENOMEM);
+		KUNIT_EXPECT_EQ(test, window_tables(test), 0);
+	}
+	allocations_left = 4;
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), 0);
+	KUNIT_EXPECT_EQ(test, window_tables(test), 4);
+
+	/* Without demand there is no allocation that could fail. */
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), 0);
+}
+
+/* A page of the direct map goes away and comes back; its neighbours stay. */
+static void kpkeys_split_test_direct_map(struct kunit *test)
+{
+	struct page *page = alloc_pages(GFP_KERNEL, 2);
+	char *addr, byte;
+	int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	addr = page_address(page);
+	KUNIT_EXPECT_EQ(test, set_direct_map_invalid_noflush(page + 1), 0);
+	flush_tlb_kernel_range((unsigned long)addr, (unsigned long)addr + 4 * PAGE_SIZE);
+	for (i = 0; i < 4; i++)
+		KUNIT_EXPECT_EQ(test, copy_from_kernel_nofault(&byte, addr + i * PAGE_SIZE, 1),
+				i == 1 ? -EFAULT : 0);
+	KUNIT_EXPECT_EQ(test, set_direct_map_default_noflush(page + 1), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_kernel_nofault(&byte, addr + PAGE_SIZE, 1), 0);
+	__free_pages(page, 2);
+}
+
+static int kpkeys_split_test_init(struct kunit *test)
+{
+	phys_addr_t phys = ALIGN(memblock_start_of_DRAM(), PUD_SIZE);
+	struct window *w;
+
+	if (!pud_sect_supported())
+		kunit_skip(test, "no PUD blocks with this page size");
+	if (!pfn_is_map_memory(PHYS_PFN(phys)) ||
+	    phys + PUD_SIZE > memblock_end_of_DRAM())
+		kunit_skip(test, "not enough memory for a PUD block");
+
+	w = kunit_kzalloc(test, sizeof(*w), GFP_KERNEL);
+	if (!w)
+		return -ENOMEM;
+	w->phys = phys;
+	w->area = __get_vm_area_caller((WINDOW_BLOCKS + 1) * PUD_SIZE, VM_IOREMAP,
+				       VMALLOC_START, VMALLOC_END,
+				       __builtin_return_address(0));
+	if (!w->area)
+		return -ENOMEM;
+	w->base = ALIGN((unsigned long)w->area->addr, PUD_SIZE);
+	test->priv = w;
+
+	window_map(test);
+	if (split_kernel_leaf_mapping(w->base, w->base + PMD_SIZE) ||
+	    !window_tables(test))
+		kunit_skip(test, "kernel mappings are not split on this machine");
+
+	return 0;
+}
+
+static void kpkeys_split_test_exit(struct kunit *test)
+{
+	struct window *w = test->priv;
+
+	if (!w)
+		return;
+	vunmap_range(w->base, w->base + WINDOW_BLOCKS * PUD_SIZE);
+	free_vm_area(w->area);
+}
+
+static struct kunit_case kpkeys_split_test_cases[] = {
+	KUNIT_CASE(kpkeys_split_test_demand),
+	KUNIT_CASE(kpkeys_split_test_cont),
+	KUNIT_CASE(kpkeys_split_test_hammer),
+	KUNIT_CASE(kpkeys_split_test_no_memory),
+	KUNIT_CASE(kpkeys_split_test_direct_map),
+	{}
+};
+
+static struct kunit_suite kpkeys_split_test_suite = {
+	.name = "kpkeys_direct_map_split",
+	.init = kpkeys_split_test_init,
+	.exit = kpkeys_split_test_exit,
+	.test_cases = kpkeys_split_test_cases,
+};
+
+kunit_test_suite(kpkeys_split_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of splitting kernel mappings");
+MODULE_LICENSE("GPL");

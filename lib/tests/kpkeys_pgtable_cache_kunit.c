@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the cache of protected pages: where its pages are at any time,
+ * and what happens when it cannot get more.
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+
+#include <linux/irq_work.h>
+#include <linux/kpkeys_hardened_pgtables.h>
+#include <linux/kpkeys_pgtable_cache.h>
+#include <linux/kpkeys_split_reserve.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
+#include <linux/set_memory.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+
+#include <asm/kpkeys_hardened_pgtables.h>
+
+#define NR_MANY		1500	/* more than two chunks */
+
+static int probe(void *addr)
+{
+	u64 val = READ_ONCE(*(u64 *)addr);
+
+	return copy_to_kernel_nofault(addr, &val, sizeof(val));
+}
+
+/* Every page that was taken from the page allocator is in one place. */
+static void expect_conserved(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats s;
+
+	kpkeys_pgtable_cache_stats(&s);
+	KUNIT_EXPECT_EQ(test, s.taken,
+			s.cached + s.reserved + s.in_use + s.parked + s.leaked);
+	KUNIT_EXPECT_EQ(test, s.leaked, 0);
+}
+
+static void free_all(struct page **pages, unsigned int nr)
+{
+	while (nr--) {
+		if (pages[nr])
+			kpkeys_pgtable_cache_free(pages[nr]);
+	}
+}
+
+static struct page **alloc_many(struct kunit *test, unsigned int nr)
+{
+	struct page **pages = kunit_kcalloc(test, nr, sizeof(*pages), GFP_KERNEL);
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	for (i = 0; i < nr; i++) {
+		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		if (!pages[i])
+			break;
+	}
+	KUNIT_EXPECT_EQ(test, i, nr);
+
+	return pages;
+}
+
+/* Refills as needed; every page is protected, and back in the cache in the end. */
+static void kpkeys_pgtable_cache_test_many(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, during, after;
+	struct page **pages;
+	int i;
+
+	kpkeys_pgtable_cache_stats(&before);
+	pages = alloc_many(test, NR_MANY);
+	kpkeys_pgtable_cache_stats(&during);
+	expect_conserved(test);
+	KUNIT_EXPECT_GT(test, during.taken, before.taken);
+	for (i = 0; i < NR_MANY && pages[i]; i++) {
+		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(pages[i]));
+		KUNIT_EXPECT_EQ(test, page_ref_count(pages[i]), 1);
+		KUNIT_EXPECT_EQ(test, probe(page_address(pages[i])), -EFAULT);
+	}
+	free_all(pages, NR_MANY);
+	kpkeys_pgtable_cache_stats(&after);
+	expect_conserved(test);
+	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + 8);
+}
+
+/* The reserve covers the next refill at all times. */
+static void kpkeys_pgtable_cache_test_reserve(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats s;
+	struct page **pages = alloc_many(test, NR_MANY);
+
+	kpkeys_pgtable_cache_stats(&s);
+	KUNIT_EXPECT_EQ(test, s.reserved, 2);
+	free_all(pages, NR_MANY);
+}
+
+/* Whole free chunks go back, ordinary and writable, and others are kept. */
+static void kpkeys_pgtable_cache_test_shrink(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages = alloc_many(test, NR_MANY);
+	unsigned long nr;
+	void *addr = NULL;
+	int i;
+
+	free_all(pages, NR_MANY);
+	kpkeys_pgtable_cache_stats(&before);
+	nr = kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_GT(test, nr, 0);
+	KUNIT_EXPECT_EQ(test, before.taken - after.taken, nr);
+	expect_conserved(test);
+	for (i = 0; i < NR_MANY; i++) {
+		if (kpkeys_pgtable_cache_owns(pages[i]))
+			continue;
+		addr = page_address(pages[i]);
+		if (probe(addr))
+			break;
+	}
+	KUNIT_EXPECT_NOT_NULL(test, addr);
+	KUNIT_EXPECT_EQ_MSG(test, i, NR_MANY, "a page was given back read-only");
+}
+
+/* Pages are handed out from the chunk that has the fewest left. */
+static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
+{
+	struct page **pages = alloc_many(test, NR_MANY);
+	struct page *one, *other, *got;
+	int i;
+
+	/* One page of the first chunk, many of the last ones. */
+	one = pages[0];
+	for (i = NR_MANY - 1; i > NR_MANY - 500; i--) {
+		kpkeys_pgtable_cache_free(pages[i]);
+		pages[i] = NULL;
+	}
+	other = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kpkeys_pgtable_cache_free(one);
+	pages[0] = NULL;
+	got = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_TRUE(test, got && kpkeys_pgtable_cache_owns(got));
+	KUNIT_EXPECT_PTR_EQ(test, got, one);
+	kpkeys_pgtable_cache_free(got);
+	kpkeys_pgtable_cache_free(other);
+	free_all(pages, NR_MANY);
+}
+
+/* Who may not sleep gets what is there, and never a refill. */
+static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *page[3];
+	unsigned int noreclaim;
+	int i;
+
+	kpkeys_pgtable_cache_stats(&before);
+	page[0] = kpkeys_pgtable_cache_alloc(GFP_ATOMIC);
+	preempt_disable();
+	page[1] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	preempt_enable();
+	noreclaim = memalloc_noreclaim_save();
+	page[2] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	memalloc_noreclaim_restore(noreclaim);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		KUNIT_EXPECT_NOT_NULL(test, page[i]);
+	free_all(page, ARRAY_SIZE(page));
+}
+
+/* Down to nothing without a refill: NULL, and not a page from elsewhere. */
+static void kpkeys_pgtable_cache_test_empty(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats s;
+	struct page **pages;
+	unsigned int nr, max;
+
+	kpkeys_pgtable_cache_stats(&s);
+	max = s.cached + 100;
+	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	for (nr = 0; nr < max; nr++) {
+		preempt_disable();
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		preempt_enable();
+		if (!pages[nr])
+			break;
+	}
+	kpkeys_pgtable_cache_stats(&s);
+	free_all(pages, nr);
+	KUNIT_EXPECT_LT(test, nr, max);
+	KUNIT_EXPECT_EQ(test, s.cached, 0);
+	KUNIT_EXPECT_EQ(test, s.lowest, 0);
+	KUNIT_EXPECT_GT(test, s.refused, 0);
+	expect_conserved(test);
+}
+
+static unsigned int fail_after;
+static bool split_first;
+
+static int set_pkey_or_fail(unsigned long addr, int nr, int pkey,
+			    struct kpkeys_split_reserve *reserve)
+{
+	if (fail_after) {
+		fail_after--;
+		if (split_first && split_kernel_leaf_mapping_reserve(addr, addr + nr * PAGE_SIZE, reserve))
+			return -ENOMEM;
+		return -EINVAL;
+	}
+
+	return set_memory_pkey_reserve(addr, nr, pkey, reserve);
+}
+
+/* The pkey of a new chunk cannot be set: it is kept aside, and tried again first. */
+static void test_refill_fails(struct kunit *test, bool after_split)
+{
+	struct kpkeys_pgtable_cache_stats before, failed, after;
+	struct page **pages;
+	unsigned int nr;
+
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	kpkeys_pgtable_cache_stats(&before);
+	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	/* Take what is there, and leave it to the next to refill. */
+	for (nr = 0; nr < before.cached; nr++) {
+		preempt_disable();
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		preempt_enable();
+		if (!pages[nr])
+			break;
+	}
+
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
+	split_first = after_split;
+	fail_after = 1;
+	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
+	kpkeys_pgtable_cache_stats(&failed);
+	KUNIT_EXPECT_GT(test, failed.parked, 0);
+	expect_conserved(test);
+
+	/* The chunk that failed is the one that is tried now. */
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.parked, 0);
+	KUNIT_EXPECT_EQ(test, after.taken, failed.taken);
+	KUNIT_EXPECT_EQ(test, after.reserved, 2);
+	if (pages[nr])
+		KUNIT_EXPECT_EQ(test, probe(page_address(pages[nr])), -EFAULT);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	free_all(pages, pages[nr] ? nr + 1 : nr);
+	expect_conserved(test);
+}
+
+static void kpkeys_pgtable_cache_test_refill_fails(struct kunit *test)
+{
+	test_refill_fails(test, false);
+}
+
+static void kpkeys_pgtable_cache_test_refill_fails_after_split(struct kunit *test)
+{
+	test_refill_fails(test, true);
+}
+
+/* A page that is used again is like a new one. */
+static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
+{
+	struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL, 0), *again;
+	void *table;
+
+	KUNIT_ASSERT_NOT_NULL(test, ptdesc);
+	table = ptdesc_address(ptdesc);
+	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm ?: &init_mm, ptdesc));
+	scoped_guard(kpkeys_hardened_pgtables)
+		memset(table, 0xff, PAGE_SIZE);
+	pagetable_dtor_free(ptdesc);
+
+	again = pagetable_alloc(GFP_KERNEL | __GFP_ZERO, 0);
+	KUNIT_ASSERT_NOT_NULL(test, again);
+	KUNIT_EXPECT_PTR_EQ(test, again, ptdesc);
+	KUNIT_EXPECT_NULL(test, memchr_inv(ptdesc_address(again), 0, PAGE_SIZE));
+	KUNIT_EXPECT_FALSE(test, PageTable(ptdesc_page(again)));
+	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(&init_mm, again));
+	pagetable_dtor_free(again);
+}
+
+#define NR_THREADS	4
+
+static int racer(void *data)
+{
+	struct page **pages = data;
+	int round, i;
+
+	for (round = 0; round < 20; round++) {
+		void *area;
+
+		for (i = 0; i < 200; i++)
+			pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		area = vmalloc(PAGE_SIZE * 4);
+		if (area && round & 1)
+			set_memory_ro((unsigned long)area, 4);
+		kpkeys_pgtable_cache_shrink(512);
+		free_all(pages, 200);
+		vfree(area);
+	}
+	while (!kthread_should_stop())
+		schedule_timeout_uninterruptible(1);
+
+	return 0;
+}
+
+/* Refills, splits, frees and the shrinker against each other. */
+static void kpkeys_pgtable_cache_test_race(struct kunit *test)
+{
+	struct task_struct *t[NR_THREADS];
+	int i;
+
+	for (i = 0; i < NR_THREADS; i++) {
+		struct page **pages = kunit_kcalloc(test, 200, sizeof(*pages), GFP_KERNEL);
+
+		KUNIT_ASSERT_NOT_NULL(test, pages);
+		t[i] = kthread_run(racer, pages, "kpkeys-racer");
+		KUNIT_ASSERT_FALSE(test, IS_ERR(t[i]));
+	}
+	for (i = 0; i < NR_THREADS; i++)
+		kthread_stop(t[i]);
+	expect_conserved(test);
+}
+
+static int kpkeys_pgtable_cache_test_init(struct kunit *test)
+{
+	if (!kpkeys_hardened_pgtables_enabled())
+		kunit_skip(test, "page tables are not protected on this machine");
+	if (!arch_kpkeys_must_split())
+		kunit_skip(test, "the direct map is made of pages, which needs no cache");
+
+	return 0;
+}
+
+static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
+	KUNIT_CASE(kpkeys_pgtable_cache_test_many),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_shrink),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_fullest_first),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_atomic),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_empty),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_race),
+	{}
+};
+
+static struct kunit_suite kpkeys_pgtable_cache_test_suite = {
+	.name = "kpkeys_pgtable_cache",
+	.init = kpkeys_pgtable_cache_test_init,
+	.test_cases = kpkeys_pgtable_cache_test_cases,
+};
+kunit_test_suite(kpkeys_pgtable_cache_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of the cache of protected page-table pages");
+MODULE_LICENSE("GPL");

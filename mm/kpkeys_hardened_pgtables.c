@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Page tables that are read-only outside of a kpkeys context: which pages are
+ * protected, and when. Who writes them is the business of the architecture.
+ */
+#define pr_fmt(fmt) "kpkeys: " fmt
+
+#include <linux/init.h>
+#include <linux/kpkeys_hardened_pgtables.h>
+#include <linux/kpkeys_pgtable_cache.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/pagewalk.h>
+#include <linux/set_memory.h>
+
+#include <asm/kpkeys_hardened_pgtables.h>
+
+DEFINE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
+EXPORT_SYMBOL_GPL(kpkeys_hardened_pgtables_key);
+
+/* Pages that are neither tables nor anybody else's. */
+static atomic_long_t nr_leaked = ATOMIC_LONG_INIT(0);
+
+static bool requested __ro_after_init = true;
+
+/* The direct map is made of blocks: single pages come from the cache. */
+static bool use_cache __ro_after_init;
+
+static int __init parse_hardened_pgtables(char *arg)
+{
+	return kstrtobool(arg, &requested);
+}
+early_param("kpkeys_hardened_pgtables", parse_hardened_pgtables);
+
+/**
+ * kpkeys_hardened_pgtables_requested() - has nobody switched the feature off?
+ *
+ * For the architecture, which decides with it how to make the direct map.
+ *
+ * Context: Any, once early parameters are parsed.
+ * Return: true unless the command line says no.
+ */
+bool kpkeys_hardened_pgtables_requested(void)
+{
+	return requested;
+}
+
+/**
+ * kpkeys_protect_pgtable() - make memory read-only that is to become a table
+ * @table: direct map address of the memory, which no table entry points to yet.
+ * @order: its size, as for the page allocator.
+ *
+ * For tables that do not come from pagetable_alloc(), which does this itself.
+ * Whatever the outcome, the memory belongs to the caller.
+ *
+ * Context: As set_memory_pkey().
+ * Return: 0, also if page tables are not protected; or an error, and then the
+ *         memory must not become a table.
+ */
+int kpkeys_protect_pgtable(void *table, unsigned int order)
+{
+	int ret;
+
+	if (!kpkeys_hardened_pgtables_enabled())
+		return 0;
+
+	ret = set_memory_pkey((unsigned long)table, 1 << order,
+			      KPKEYS_PKEY_PGTABLES);
+	if (ret)
+		pr_warn_ratelimited("cannot protect a page table: %d\n", ret);
+
+	return ret;
+}
+
+/**
+ * kpkeys_unprotect_pgtable() - make the memory of a former table ordinary again
+ * @table: direct map address; no table entry and no TLB leads to it any more.
+ * @order: its size, as for the page allocator.
+ *
+ * The counterpart of kpkeys_protect_pgtable().
+ *
+ * Context: As set_memory_pkey().
+ * Return: 0; or an error, and then the memory still is read-only and must not be
+ *         given to anybody else. It has been counted as leaked and reported.
+ */
+int kpkeys_unprotect_pgtable(void *table, unsigned int order)
+{
+	int ret;
+
+	if (!kpkeys_hardened_pgtables_enabled())
+		return 0;
+
+	ret = set_memory_pkey((unsigned long)table, 1 << order,
+			      KPKEYS_PKEY_DEFAULT);
+	if (ret) {
+		atomic_long_add(1 << order, &nr_leaked);
+		pr_warn_once("cannot make the memory of a page table writable again: %d; it is not used any more\n",
+			     ret);
+	}
+
+	return ret;
+}
+
+/* What the page allocator would have done for @gfp, for a page of the cache. */
+static struct page *alloc_cached(gfp_t gfp)
+{
+	struct page *page = kpkeys_pgtable_cache_alloc(gfp);
+
+	if (!page)
+		return NULL;
+
+	if (gfp & __GFP_ZERO) {
+		guard(kpkeys_hardened_pgtables)();
+		clear_page(page_address(page));
+	}
+	if ((gfp & __GFP_ACCOUNT) && memcg_kmem_charge_page(page, gfp, 0)) {
+		kpkeys_pgtable_cache_free(page);
+		return NULL;
+	}
+
+	return page;
+}
+
+/**
+ * kpkeys_pgtable_alloc_noprof() - allocate protected memory for a page table
+ * @gfp:   as for alloc_pages().
+ * @order: as for alloc_pages().
+ *
+ * What pagetable_alloc() does while page tables are protected.
+ *
+ * Context: As alloc_pages() and set_memory_pkey().
+ * Return: pages that belong to the caller and go back by kpkeys_pgtable_free();
+ *         or NULL. Pages that cannot be protected are not handed out.
+ */
+struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
+{
+	struct page *page;
+
+	if (use_cache && !order)
+		return alloc_cached(gfp);
+
+	page = alloc_pages_noprof(gfp, order);
+	if (!page)
+		return NULL;
+
+	if (kpkeys_protect_pgtable(page_address(page), order)) {
+		/* It may have been done in part. */
+		kpkeys_pgtable_free(page, order);
+		return NULL;
+	}
+
+	return page;
+}
+
+/**
+ * kpkeys_pgtable_free() - free what kpkeys_pgtable_alloc_noprof() returned
+ * @page:  the first page.
+ * @order: its order.
+ *
+ * What __pagetable_free() does while page tables are protected. A page that
+ * cannot be made writable again is leaked: the next user would take a fault on
+ * it.
+ *
+ * Context: As set_memory_pkey().
+ */
+void kpkeys_pgtable_free(struct page *page, unsigned int order)
+{
+	if (use_cache && !order) {
+		if (folio_memcg_kmem(page_folio(page)))
+			memcg_kmem_uncharge_page(page, 0);
+		if (kpkeys_pgtable_cache_free(page))
+			return;
+	}
+
+	if (!kpkeys_unprotect_pgtable(page_address(page), order))
+		__free_pages(page, order);
+}
+
+/*
+ * The tables that exist already, by the entry of the level above that points to
+ * them. The child of a folded level is in the page of its parent. The root is
+ * not visited: those of the kernel are in .rodata.
+ */
+static int protect_early_table(void *child, void *parent, struct mm_walk *walk)
+{
+	unsigned long table = (unsigned long)child & PAGE_MASK;
+	unsigned long *nr = walk->private;
+	int ret;
+
+	if (table == ((unsigned long)parent & PAGE_MASK))
+		return 0;
+	/* Setting what it has already would split the block it is in. */
+	if (use_cache && kpkeys_pgtable_cache_owns(virt_to_page((void *)table)))
+		return 0;
+
+	ret = kpkeys_protect_pgtable((void *)table, 0);
+	if (!ret)
+		(*nr)++;
+
+	return ret;
+}
+
+static int early_pgd_entry(pgd_t *pgdp, unsigned long addr, unsigned long next,
+			   struct mm_walk *walk)
+{
+	return protect_early_table(p4d_offset(pgdp, addr), pgdp, walk);
+}
+
+static int early_p4d_entry(p4d_t *p4dp, unsigned long addr, unsigned long next,
+			   struct mm_walk *walk)
+{
+	return protect_early_table(pud_offset(p4dp, addr), p4dp, walk);
+}
+
+static int early_pud_entry(pud_t *pudp, unsigned long addr, unsigned long next,
+			   struct mm_walk *walk)
+{
+	if (pud_leaf(pudp_get(pudp)))
+		return 0;
+
+	return protect_early_table(pmd_offset(pudp, addr), pudp, walk);
+}
+
+static int early_pmd_entry(pmd_t *pmdp, unsigned long addr, unsigned long next,
+			   struct mm_walk *walk)
+{
+	if (pmd_leaf(pmdp_get(pmdp)))
+		return 0;
+
+	return protect_early_table(pte_offset_kernel(pmdp, addr), pmdp, walk);
+}
+
+static const struct mm_walk_ops early_ops = {
+	.pgd_entry	= early_pgd_entry,
+	.p4d_entry	= early_p4d_entry,
+	.pud_entry	= early_pud_entry,
+	.pmd_entry	= early_pmd_entry,
+};
+
+/**
+ * kpkeys_protect_kernel_pgtables() - protect the tables that exist already
+ *
+ * All that init_mm leads to and that are not protected: those from before the page
+ * allocator, and those of a direct map that was just converted.
+ *
+ * Context: Boot.
+ * Return: the number of tables, or the error of set_memory_pkey().
+ */
+long __init kpkeys_protect_kernel_pgtables(void)
+{
+	unsigned long start, end, nr = 0;
+	int ret;
+
+	if (!kpkeys_hardened_pgtables_enabled())
+		return 0;
+
+	arch_kpkeys_kernel_range(&start, &end);
+	ret = walk_kernel_page_table_range_lockless(start, end, &early_ops,
+						    NULL, &nr);
+
+	return ret ?: nr;
+}
+
+/**
+ * kpkeys_hardened_pgtables_init() - from now on, page tables are read-only
+ *
+ * Does nothing on a machine without kpkeys. On one that has them a table which
+ * cannot be protected stops the boot: nobody would notice it later.
+ *
+ * Context: Boot, with the page allocator and static keys, before the first
+ *          secondary CPU is online.
+ */
+void __init kpkeys_hardened_pgtables_init(void)
+{
+	long nr;
+	int ret;
+
+	if (!arch_kpkeys_hardened_pgtables())
+		return;
+	if (!arch_supports_kpkeys())
+		panic("kpkeys: the direct map was made for protected page tables, but there are no kpkeys\n");
+
+	/*
+	 * Writers first, tables second: in between the windows are opened for
+	 * nothing. Tables that are allocated from here on are protected at once,
+	 * so that the walk sees all others.
+	 */
+	static_branch_enable(&kpkeys_hardened_pgtables_key);
+
+	if (arch_kpkeys_must_split()) {
+		ret = kpkeys_pgtable_cache_init();
+		if (ret)
+			panic("kpkeys: no memory can be set aside for page tables: %d\n",
+			      ret);
+		use_cache = true;
+	}
+
+	nr = kpkeys_protect_kernel_pgtables();
+	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();
+	if (ret)
+		panic("kpkeys: early page tables cannot be protected: %d\n", ret);
+
+	pr_info("page tables are read-only, %ld from before, direct map of %s\n",
+		nr, use_cache ? "blocks" : "pages");
+}
