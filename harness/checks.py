@@ -68,4 +68,5 @@ def _kernel_doc(o, stack):
 
 def behaviour():
     """harness/tests: what the front door says to a user in trouble."""
-    return _script(os.path.join(HARNESS, "tests", "front-door"), "front-door")
+    with step("front-door"):
+        return _script(os.path.join(HARNESS, "tests", "front-door"), "front-door")

@@ -5,7 +5,7 @@ import os
 import re
 import time
 
-from common import BUILD, CROSS, HARNESS, LOGS, Fail, choice, log_path, run, tail
+from common import BUILD, CROSS, HARNESS, LOGS, Fail, choice, git, log_path, run, tail
 
 ARCHES = ["arm64", "um"]
 MAPS = ["pte", "block"]
@@ -46,6 +46,14 @@ class Kernel:
             with open(os.path.join(HARNESS, "config", name + ".config")) as f:
                 text += f.read()
         os.makedirs(self.out, exist_ok=True)
+        result = os.path.join(self.out, "kunit.config")
+        stamp = result + ".from"
+        source = git("rev-parse", "HEAD", cwd=self.tree) + text
+        if os.path.exists(result) and os.path.exists(stamp):
+            with open(stamp) as f:
+                if f.read() == source:
+                    return
+
         config = os.path.join(self.out, ".config")
         log = f"config {self.name}"
         self._make("tinyconfig", log=log)
@@ -57,7 +65,9 @@ class Kernel:
         dropped = [line for line in text.splitlines() if line.startswith("CONFIG_") and line not in have]
         if dropped:
             raise Fail(f"harness/config asks for what the Kconfig of {self.name} drops: {' '.join(dropped)}")
-        os.replace(config, os.path.join(self.out, "kunit.config"))
+        os.replace(config, result)
+        with open(stamp, "w") as f:
+            f.write(source)
 
     def _kunit(self, command, *args):
         cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), command,

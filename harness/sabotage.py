@@ -102,6 +102,9 @@ def run_all(stack, name=None):
     chosen = find(name)
     copy = _copy(stack)
     k = kernel.Kernel(stack, work=WORK)
+    # Whole, so that no file but those a patch is meant for is compiled with it.
+    with step("build without sabotage"):
+        k.build()
     for s in chosen:
         with step(f"sabotage {s.name}: {s.what}"):
             o.check(s.name, _one(s, k, copy))

@@ -122,7 +122,7 @@ static struct page *alloc_cached(gfp_t gfp)
 }
 
 /**
- * kpkeys_pgtable_alloc_noprof() - allocate protected memory for a page table
+ * kpkeys_pgtable_alloc() - allocate protected memory for a page table
  * @gfp:   as for alloc_pages().
  * @order: as for alloc_pages().
  *
@@ -153,7 +153,7 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 }
 
 /**
- * kpkeys_pgtable_free() - free what kpkeys_pgtable_alloc_noprof() returned
+ * kpkeys_pgtable_free() - free what kpkeys_pgtable_alloc() returned
  * @page:  the first page.
  * @order: its order.
  *

@@ -45,6 +45,9 @@
 /* Below this, a refill is started in the background. */
 #define LOW_MARK		64
 
+/* What boot has to get along with until it may refill, which takes interrupts. */
+#define BOOT_STOCK		256
+
 /*
  * What may refill leaves this many to those who may not: they have no other way
  * to a page.
@@ -79,7 +82,7 @@ struct chunk {
  * can be handed out from the fullest chunks and the others become free.
  */
 static struct {
-	spinlock_t lock;
+	spinlock_t lock;		/* all of this, and the free pages */
 	struct rb_root chunks;		/* all of them, by address */
 	struct list_head bucket[NR_BUCKETS];
 	unsigned long nr_chunks_free;	/* all of whose pages are free */
@@ -205,7 +208,7 @@ static struct chunk *chunk_alloc_order(gfp_t gfp, unsigned int order)
 	struct chunk *chunk;
 	struct page *page;
 
-	chunk = kzalloc(sizeof(*chunk), gfp);
+	chunk = kzalloc_obj(*chunk, gfp);
 	if (!chunk)
 		return NULL;
 
@@ -290,7 +293,7 @@ static void chunk_stock(struct chunk *chunk, unsigned int from)
 static int refill_with(struct chunk *chunk)
 {
 	unsigned int nr, before = refill_reserve.nr;
-	int i, ret;
+	int i = 0, ret;
 
 	lockdep_assert_held(&refill_mutex);
 
@@ -303,8 +306,9 @@ static int refill_with(struct chunk *chunk)
 		if (ret) {
 			cache.stats.parked += chunk_pages(chunk);
 		} else {
-			for (i = 0; i < ARRAY_SIZE(chunk_orders); i++)
-				cache.stats.refills[i] += chunk->order == chunk_orders[i];
+			while (chunk_orders[i] != chunk->order)
+				i++;
+			cache.stats.refills[i]++;
 		}
 	}
 	if (ret) {
@@ -373,6 +377,7 @@ static void refill_work_fn(struct work_struct *work)
 	if (may_refill(GFP_KERNEL))
 		refill(LOW_MARK);
 }
+
 static DECLARE_WORK(refill_work, refill_work_fn);
 
 /**
@@ -557,7 +562,15 @@ int __init kpkeys_pgtable_cache_init(void)
 	cache.stats.in_use += CHUNK_MAX_DEMAND - refill_reserve.nr;
 	chunk_stock(chunk, CHUNK_MAX_DEMAND);
 
-	return 0;
+	while (!ret && nr_cached() < BOOT_STOCK) {
+		chunk = chunk_alloc();
+		if (!chunk)
+			return -ENOMEM;
+		count_taken(chunk);
+		ret = refill_with(chunk);
+	}
+
+	return ret;
 }
 
 static unsigned long shrink_count(struct shrinker *shrinker,
@@ -599,6 +612,7 @@ static int stats_show(struct seq_file *m, void *v)
 
 	return 0;
 }
+
 DEFINE_SHOW_ATTRIBUTE(stats);
 
 static int __init kpkeys_pgtable_cache_late_init(void)
@@ -619,4 +633,5 @@ static int __init kpkeys_pgtable_cache_late_init(void)
 
 	return 0;
 }
+
 late_initcall(kpkeys_pgtable_cache_late_init);

@@ -726,6 +726,7 @@ static struct kunit_suite kpkeys_test_suite = {
 	.init = kpkeys_test_init,
 	.test_cases = kpkeys_test_cases,
 };
+
 kunit_test_suite(kpkeys_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests of kernel pkeys");

@@ -171,31 +171,59 @@ static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 	free_all(page, ARRAY_SIZE(page));
 }
 
-/* Down to nothing without a refill: NULL, and not a page from elsewhere. */
-static void kpkeys_pgtable_cache_test_empty(struct kunit *test)
+/* Take page by page as somebody who may not refill, until there is none. */
+static unsigned int drain(struct page **pages, unsigned int max, bool reclaim)
 {
-	struct kpkeys_pgtable_cache_stats s;
-	struct page **pages;
-	unsigned int nr, max;
+	unsigned int nr;
 
-	kpkeys_pgtable_cache_stats(&s);
-	max = s.cached + 100;
-	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, pages);
 	for (nr = 0; nr < max; nr++) {
-		preempt_disable();
-		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-		preempt_enable();
+		if (reclaim) {
+			unsigned int flags = memalloc_noreclaim_save();
+
+			pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+			memalloc_noreclaim_restore(flags);
+		} else {
+			preempt_disable();
+			pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+			preempt_enable();
+		}
 		if (!pages[nr])
 			break;
 	}
-	kpkeys_pgtable_cache_stats(&s);
+
+	return nr;
+}
+
+/* Down to nothing without a refill: NULL, and not a page from elsewhere. */
+static void test_empty(struct kunit *test, bool reclaim)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+	unsigned int nr, max;
+
+	kpkeys_pgtable_cache_stats(&before);
+	max = before.cached + 100;
+	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	nr = drain(pages, max, reclaim);
+	kpkeys_pgtable_cache_stats(&after);
 	free_all(pages, nr);
 	KUNIT_EXPECT_LT(test, nr, max);
-	KUNIT_EXPECT_EQ(test, s.cached, 0);
-	KUNIT_EXPECT_EQ(test, s.lowest, 0);
-	KUNIT_EXPECT_GT(test, s.refused, 0);
+	KUNIT_EXPECT_EQ(test, after.cached, 0);
+	KUNIT_EXPECT_EQ(test, after.lowest, 0);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
+	KUNIT_EXPECT_GT(test, after.refused, before.refused);
 	expect_conserved(test);
+}
+
+static void kpkeys_pgtable_cache_test_empty_atomic(struct kunit *test)
+{
+	test_empty(test, false);
+}
+
+static void kpkeys_pgtable_cache_test_empty_reclaim(struct kunit *test)
+{
+	test_empty(test, true);
 }
 
 static unsigned int fail_after;
@@ -206,7 +234,9 @@ static int set_pkey_or_fail(unsigned long addr, int nr, int pkey,
 {
 	if (fail_after) {
 		fail_after--;
-		if (split_first && split_kernel_leaf_mapping_reserve(addr, addr + nr * PAGE_SIZE, reserve))
+		if (split_first &&
+		    split_kernel_leaf_mapping_reserve(addr, addr + nr * PAGE_SIZE,
+						      reserve))
 			return -ENOMEM;
 		return -EINVAL;
 	}
@@ -226,13 +256,7 @@ static void test_refill_fails(struct kunit *test, bool after_split)
 	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
 	/* Take what is there, and leave it to the next to refill. */
-	for (nr = 0; nr < before.cached; nr++) {
-		preempt_disable();
-		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-		preempt_enable();
-		if (!pages[nr])
-			break;
-	}
+	nr = drain(pages, before.cached, false);
 
 	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
 	split_first = after_split;
@@ -347,7 +371,8 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_shrink),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_fullest_first),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_atomic),
-	KUNIT_CASE(kpkeys_pgtable_cache_test_empty),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_empty_atomic),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_empty_reclaim),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
@@ -360,6 +385,7 @@ static struct kunit_suite kpkeys_pgtable_cache_test_suite = {
 	.init = kpkeys_pgtable_cache_test_init,
 	.test_cases = kpkeys_pgtable_cache_test_cases,
 };
+
 kunit_test_suite(kpkeys_pgtable_cache_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests of the cache of protected page-table pages");
