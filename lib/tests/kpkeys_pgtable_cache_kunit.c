@@ -290,6 +290,51 @@ static void kpkeys_pgtable_cache_test_refill_fails_after_split(struct kunit *tes
 	test_refill_fails(test, true);
 }
 
+static struct ptdesc *consumed[2];
+
+/* As if splitting the chunk off took both tables that it can take. */
+static int set_pkey_and_consume(unsigned long addr, int nr, int pkey,
+				struct kpkeys_split_reserve *reserve)
+{
+	int i, ret = set_memory_pkey_reserve(addr, nr, pkey, reserve);
+
+	for (i = 0; i < ARRAY_SIZE(consumed) && reserve->nr; i++)
+		consumed[i] = pagetable_alloc_split(reserve);
+
+	return ret;
+}
+
+/* What a refill takes out of the reserve comes back from its yield. */
+static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats s;
+	struct page **pages;
+	unsigned int nr;
+	int i;
+
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	kpkeys_pgtable_cache_stats(&s);
+	pages = kunit_kcalloc(test, s.cached + 1, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	nr = drain(pages, s.cached, false);
+
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey,
+				   set_pkey_and_consume);
+	pages[nr++] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	kpkeys_pgtable_cache_stats(&s);
+	KUNIT_EXPECT_EQ(test, s.reserved, 2);
+	expect_conserved(test);
+
+	for (i = 0; i < ARRAY_SIZE(consumed); i++) {
+		KUNIT_EXPECT_NOT_NULL(test, consumed[i]);
+		if (consumed[i])
+			kpkeys_pgtable_cache_free(ptdesc_page(consumed[i]));
+	}
+	free_all(pages, nr);
+	expect_conserved(test);
+}
+
 /* A page that is used again is like a new one. */
 static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 {
@@ -375,6 +420,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_empty_reclaim),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_race),
 	{}
