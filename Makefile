@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series kunit boot shell clean
+.PHONY: help demo test test-the-tests tree refresh series kunit boot workload faults matrix shell bench clean
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -34,8 +34,20 @@ kunit: ## KUnit by kunit.py (ARCH, MAP, MODE, PAGES, SUITE=glob)
 boot: ## boot one kernel with a small userland and check it (MAP, MODE, PAGES)
 	$(HARNESS) boot
 
+workload: ## stress-ng, the mm selftests and test_vmalloc on one kernel (MAP, MODE, PAGES, SECONDS_EACH=n)
+	$(HARNESS) workload
+
+faults: ## each change of a pkey and each allocation of a table during boot fails once
+	$(HARNESS) faults
+
+matrix: ## suites and boots on all configurations of harness/matrix (CELL=name for one); goes on where it was
+	$(HARNESS) matrix
+
 shell: ## the same kernel with a shell on the console (leave by Ctrl-A X)
 	$(HARNESS) shell
+
+bench: ## instructions per operation, exact: the base, the reserve, the series (build/results/bench.json)
+	$(HARNESS) bench
 
 clean: ## remove build/, except an edited build/linux
 	$(HARNESS) clean

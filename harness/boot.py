@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Boot a kernel with a busybox userland: checks, or a shell."""
+import glob
 import importlib
 import os
 import re
@@ -9,14 +10,58 @@ import time
 
 import kernel
 import qemu_arm64
-from common import Fail, HARNESS, run
+from common import CROSS, Fail, HARNESS, run
 
-BUSYBOX = "/opt/arm64/usr/bin/busybox"      # from harness/packages
+FOREIGN = "/opt/arm64"                      # from harness/packages
+BUSYBOX = FOREIGN + "/usr/bin/busybox"
+STRESS = FOREIGN + "/usr/bin/stress-ng"
+LOADER = "ld-linux-aarch64.so.1"
 
 
-def initramfs(out):
+def _libraries(program):
+    """The shared libraries that a program of FOREIGN needs, by their paths there."""
+    have = {os.path.basename(p): p for p in glob.glob(FOREIGN + "/usr/lib/**/*.so*", recursive=True)}
+    todo, found = [program], {}
+    while todo:
+        for name in re.findall(r"NEEDED.*\[(.*)\]", run([CROSS + "readelf", "-d", todo.pop()])):
+            if name in found:
+                continue
+            if name not in have:
+                raise Fail(f"{name}, which {os.path.basename(program)} needs, is missing: "
+                           "see 'foreign' in harness/packages")
+            found[name] = have[name]
+            todo.append(have[name])
+    return found.values()
+
+
+def selftests(k):
+    """The kernel's own mm selftests, those that build statically; returns their folder."""
+    headers, out = os.path.join(k.out, "headers"), os.path.join(k.out, "selftests")
+    os.makedirs(out, exist_ok=True)
+    log = f"selftests {k.name}"
+    run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
+    # What needs libraries that are not there does not build; init says so.
+    run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", os.path.join(k.tree, "tools/testing/selftests/mm"),
+         "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
+         f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
+    return out
+
+
+def _add_workload(k, root):
+    """What harness/userland/workload runs."""
+    for d in ("/usr/bin", "/usr/lib", "/lib"):
+        os.makedirs(root + d, exist_ok=True)
+    shutil.copy(os.path.join(HARNESS, "userland/workload"), root + "/workload")
+    shutil.copy(STRESS, root + "/usr/bin")
+    for path in _libraries(STRESS):
+        shutil.copy(path, root + ("/lib" if os.path.basename(path) == LOADER else "/usr/lib"))
+    shutil.copytree(selftests(k), root + "/selftests")
+    shutil.copy(os.path.join(k.out, "lib/test_vmalloc.ko"), root)
+
+
+def initramfs(k, workload=False):
     """A cpio archive with busybox and harness/userland; returns its path."""
-    root = os.path.join(out, "userland")
+    root = os.path.join(k.out, "workload" if workload else "userland")
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root + "/bin")
     if not os.path.exists(BUSYBOX):
@@ -24,12 +69,14 @@ def initramfs(out):
     shutil.copy(BUSYBOX, root + "/bin/busybox")
     shutil.copy(os.path.join(HARNESS, "userland/init"), root + "/init")
     os.mkdir(root + "/dev")
+    if workload:
+        _add_workload(k, root)
     path = root + ".cpio"
     run(["sh", "-c", f"cd '{root}' && find . | cpio --quiet -o -H newc -R 0:0 >'{path}'"])
     return path
 
 
-def command(k, mode, map_, append=""):
+def command(k, mode, map_, append="", initrd=None):
     os.environ["MAP"] = map_
     q = importlib.reload(qemu_arm64).QEMU_ARCH
     args = q.kernel_command_line + (f" kpkeys={mode}" if mode != "enforce" else "")
@@ -37,17 +84,26 @@ def command(k, mode, map_, append=""):
     # runs one of them once more.
     return ["qemu-system-" + q.qemu_arch, "-nodefaults", "-m", "1024", "-no-reboot", "-nographic",
             "-serial", "mon:stdio", *q.extra_qemu_params,
-            "-kernel", os.path.join(k.out, q.kernel_path), "-initrd", initramfs(k.out),
-            "-append", f"{args} kunit.autorun=0 {append}".strip()]
+            "-kernel", os.path.join(k.out, q.kernel_path), "-initrd", initrd or initramfs(k),
+            "-append", f"{args} kunit.autorun=0 {k.args} {append}".strip()]
 
 
-def boot(k, mode, map_):
-    what = f"boot {k.arch} {k.pages} {map_} {mode}"
+def emulate(cmd, log, timeout):
+    """What the machine wrote to its console."""
+    return run(cmd, check=False, log=log, timeout=timeout, stdin="")
+
+
+def boot(k, mode, map_, workload=None):
+    """Boot to userland, and check it; @workload: how many seconds for each stressor."""
+    what = f"{'workload' if workload else 'boot'} {k.arch} {k.pages} {map_} {mode}"
     log = f"{k.stack} {what}"
+    timeout = kernel.TIMEOUT + (60 * workload if workload else 0)
+    cmd = command(k, mode, map_, f"workload={workload}" if workload else "",
+                  initrd=initramfs(k, workload=True) if workload else None)
     start = time.monotonic()
-    console = run(command(k, mode, map_), check=False, log=log, timeout=kernel.TIMEOUT, stdin="")
+    console = emulate(cmd, log, timeout)
     o = kernel.Outcome(what)
-    kernel.health(o, mode, console, time.monotonic() - start >= kernel.TIMEOUT, log)
+    kernel.health(o, mode, console, time.monotonic() - start >= timeout, log)
     for result, name, why in re.findall(r"userland: (ok|not ok|skip) (\S+)(?: - (.*))?", console):
         if result == "skip":
             o.skipped.append((name, why.strip()))

@@ -21,11 +21,21 @@ SPLAT = re.compile(r"WARNING: |BUG: |Kernel panic|Internal error|Unable to handl
                    r"Call trace:|INFO: (?:rcu|task)|possible (?:recursive|circular) locking")
 
 
+def fragments(*names):
+    """The texts of these files of harness/config."""
+    text = ""
+    for name in names:
+        with open(os.path.join(HARNESS, "config", name + ".config")) as f:
+            text += f.read()
+    return text
+
+
 class Kernel:
     """One configuration of one tree: its object directory and how to use it."""
 
-    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD):
-        self.stack, self.arch, self.pages = stack, arch, pages
+    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args=""):
+        """@config: text of a configuration, instead of that of the tests; @args: for the command line."""
+        self.stack, self.arch, self.pages, self.config, self.args = stack, arch, pages, config, args
         self.tree = os.path.join(work, "linux")
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
@@ -40,11 +50,7 @@ class Kernel:
 
     def configure(self):
         """tinyconfig and the fragments; what they ask for must come out."""
-        names = ["arm64", self.pages, "kunit"] if self.arch == "arm64" else ["um", "kunit"]
-        text = ""
-        for name in names:
-            with open(os.path.join(HARNESS, "config", name + ".config")) as f:
-                text += f.read()
+        text = self.config or fragments(*(["arm64", self.pages] if self.arch == "arm64" else ["um"]), "kunit")
         os.makedirs(self.out, exist_ok=True)
         result = os.path.join(self.out, "kunit.config")
         stamp = result + ".from"
@@ -102,6 +108,8 @@ class Kernel:
         cmd = self._kunit("exec", "--timeout", str(timeout), "--json=" + result)
         if mode != "enforce":
             cmd += ["--kernel_args", f"kpkeys={mode}"]
+        for arg in self.args.split():
+            cmd += ["--kernel_args", arg]
         if suite:
             cmd.append(suite)
         what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"

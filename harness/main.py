@@ -5,9 +5,12 @@ import shutil
 import sys
 import time
 
+import bench
 import boot
 import checks
+import faults
 import kernel
+import matrix
 import report
 import sabotage
 import series
@@ -70,6 +73,24 @@ def do_boot(stack):
     return [boot.boot(built(stack, **config), run["mode"], run["map_"])]
 
 
+def do_workload(stack):
+    config, run = kernel.selected()
+    seconds = os.environ.get("SECONDS_EACH") or "3"
+    if not seconds.isdigit() or not int(seconds):
+        raise Fail(f"SECONDS_EACH={seconds} is not a number of seconds")
+    k = built(stack, **config)
+    with step(f"workload, MAP={run['map_']} MODE={run['mode']}"):
+        return [boot.boot(k, run["mode"], run["map_"], workload=int(seconds))]
+
+
+def do_faults(stack):
+    return list(faults.run_all(built(stack)))
+
+
+def do_matrix(stack):
+    return matrix.run(stack, name=os.environ.get("CELL"))
+
+
 def do_shell(stack):
     config, run = kernel.selected()
     return boot.shell(built(stack, **config), run["mode"], run["map_"])
@@ -95,6 +116,10 @@ def do_series(stack):
 
 def do_test_the_tests(stack):
     return sabotage.run_all(stack, os.environ.get("SABOTAGE"))
+
+
+def do_bench(stack):
+    return bench.bench(stack)
 
 
 def do_clean(stack):

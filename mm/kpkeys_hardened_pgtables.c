@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
+#include <linux/fail_pgtable.h>
 #include <linux/init.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
@@ -136,6 +137,8 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 {
 	struct page *page;
 
+	if (should_fail_pgtable_alloc(gfp, order))
+		return NULL;
 	if (use_cache && !order)
 		return alloc_cached(gfp);
 
@@ -175,6 +178,34 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order)
 	if (!kpkeys_unprotect_pgtable(page_address(page), order))
 		__free_pages(page, order);
 }
+
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
+/**
+ * kpkeys_free_pages_ok() - may these pages go to the page allocator?
+ * @page:  the first of them.
+ * @order: their order.
+ *
+ * Context: Any.
+ * Return: true if all of them are ordinary memory; false if the direct map has
+ *         the pkey of page tables for one. That has been reported, and the pages
+ *         must not be used any more.
+ */
+bool kpkeys_free_pages_ok(struct page *page, unsigned int order)
+{
+	unsigned int i;
+
+	for (i = 0; i < 1U << order; i++) {
+		if (!arch_kpkeys_is_protected(page_address(page + i)))
+			continue;
+		WARN_ONCE(1, "kpkeys: pfn %#lx is freed with the pkey of page tables\n",
+			  page_to_pfn(page + i));
+		atomic_long_add(1 << order, &nr_leaked);
+		return false;
+	}
+
+	return true;
+}
+#endif
 
 /*
  * The tables that exist already, by the entry of the level above that points to

@@ -67,6 +67,31 @@ static inline long kpkeys_protect_kernel_pgtables(void)
 
 #endif /* CONFIG_KPKEYS_HARDENED_PGTABLES */
 
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
+bool kpkeys_free_pages_ok(struct page *page, unsigned int order);
+#endif
+
+/**
+ * kpkeys_check_free_pages() - keep protected pages out of the page allocator
+ * @page:  the first of the pages that are freed.
+ * @order: their order.
+ *
+ * For the page allocator. Costs nothing without
+ * CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG.
+ *
+ * Context: Any.
+ * Return: true if the pages may be freed; false if they must be forgotten.
+ */
+static __always_inline bool kpkeys_check_free_pages(struct page *page,
+						    unsigned int order)
+{
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
+	if (kpkeys_hardened_pgtables_enabled())
+		return kpkeys_free_pages_ok(page, order);
+#endif
+	return true;
+}
+
 /**
  * kpkeys_enter_pgtable_write() - open the window in which tables are written
  *

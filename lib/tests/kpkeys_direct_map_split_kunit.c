@@ -157,6 +157,39 @@ static void kpkeys_split_test_cont(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, pmd_cont(pmdp_get(pmdp)));
 }
 
+/*
+ * Another CPU has come half the way of dropping the hint of a group. A range in
+ * the second half must wait for it, or both would write the same entries.
+ */
+static void kpkeys_split_test_cont_in_progress(struct kunit *test)
+{
+	struct window *w = test->priv;
+	unsigned long start = w->base + CONT_PTE_SIZE;
+	pmd_t *pmdp;
+	pte_t *ptep;
+	int i;
+
+	window_map(test);
+	expect_split(test, 0, CONT_PTE_SIZE, 2);
+	pmdp = pmd_offset(window_pud(w, 0), w->base);
+	ptep = pte_offset_kernel(pmdp, start);
+	for (i = 0; i < CONT_PTES / 2; i++)
+		__set_pte(&ptep[i], pte_mknoncont(__ptep_get(&ptep[i])));
+	KUNIT_ASSERT_TRUE(test, pte_cont(__ptep_get(&ptep[CONT_PTES - 1])));
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start + (CONT_PTES / 2 - 1) * PAGE_SIZE,
+							start + CONT_PTE_SIZE), 0);
+	KUNIT_EXPECT_FALSE(test, pte_cont(__ptep_get(&ptep[CONT_PTES - 1])));
+
+	pmdp += CONT_PMDS;
+	start = w->base + CONT_PMD_SIZE;
+	for (i = 0; i < CONT_PMDS / 2; i++)
+		set_pmd(&pmdp[i], pmd_mknoncont(pmdp_get(&pmdp[i])));
+	KUNIT_ASSERT_TRUE(test, pmd_cont(pmdp_get(&pmdp[CONT_PMDS - 1])));
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start + (CONT_PMDS / 2 - 1) * PMD_SIZE,
+							start + CONT_PMD_SIZE), 0);
+	KUNIT_EXPECT_FALSE(test, pmd_cont(pmdp_get(&pmdp[CONT_PMDS - 1])));
+}
+
 /* Random ranges across the boundary in the middle, where the demand is highest. */
 static void kpkeys_split_test_hammer(struct kunit *test)
 {
@@ -284,6 +317,7 @@ static void kpkeys_split_test_exit(struct kunit *test)
 static struct kunit_case kpkeys_split_test_cases[] = {
 	KUNIT_CASE(kpkeys_split_test_demand),
 	KUNIT_CASE(kpkeys_split_test_cont),
+	KUNIT_CASE(kpkeys_split_test_cont_in_progress),
 	KUNIT_CASE(kpkeys_split_test_hammer),
 	KUNIT_CASE(kpkeys_split_test_no_memory),
 	KUNIT_CASE(kpkeys_split_test_direct_map),

@@ -374,6 +374,9 @@ static int racer(void *data)
 			set_memory_ro((unsigned long)area, 4);
 		kpkeys_pgtable_cache_shrink(512);
 		free_all(pages, 200);
+		/* vfree() would leave the direct map alias of the pages read-only. */
+		if (area)
+			set_memory_rw((unsigned long)area, 4);
 		vfree(area);
 	}
 	while (!kthread_should_stop())

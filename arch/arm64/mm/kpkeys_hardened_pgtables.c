@@ -28,6 +28,37 @@ bool arch_kpkeys_hardened_pgtables(void)
 	return kpkeys_hardened_pgtables_requested() && cpu_supports_kpkeys();
 }
 
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
+/**
+ * arch_kpkeys_is_protected() - does the direct map make this memory read-only?
+ * @addr: direct map address.
+ *
+ * Context: Any.
+ * Return: true if the leaf that maps @addr has %KPKEYS_PKEY_PGTABLES.
+ */
+bool arch_kpkeys_is_protected(const void *addr)
+{
+	unsigned long start = (unsigned long)addr;
+	pud_t *pudp, pud;
+	pmd_t *pmdp, pmd;
+	pteval_t leaf;
+
+	/* No level above the PUD has leaves, and what is free is mapped. */
+	pudp = pud_offset(p4d_offset(pgd_offset_k(start), start), start);
+	pud = pudp_get(pudp);
+	if (pud_leaf(pud)) {
+		leaf = pud_val(pud);
+	} else {
+		pmdp = pmd_offset(pudp, start);
+		pmd = pmdp_get(pmdp);
+		leaf = pmd_leaf(pmd) ? pmd_val(pmd) :
+		       pte_val(__ptep_get(pte_offset_kernel(pmdp, start)));
+	}
+
+	return (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(KPKEYS_PKEY_PGTABLES);
+}
+#endif
+
 /**
  * arch_kpkeys_kernel_range() - the addresses that init_mm translates
  * @start: set to the first.

@@ -12,6 +12,7 @@
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
 
 bool arch_kpkeys_hardened_pgtables(void);
+bool arch_kpkeys_is_protected(const void *addr);
 void arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end);
 int __must_check arch_kpkeys_protect_image_pgtables(void);
 

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Instruction-exact benchmarks: kernels with and without the series, side by side.
+
+A kernel is booted with one CPU and a virtual clock (-icount), so that two runs
+execute the same instructions; a plugin of the emulator counts them between marks
+that the benchmarks make. Instructions are not time: an ISB, a TLB invalidation
+and a cache miss count as 1, and nobody contends for a lock. So what costs more on
+hardware is counted apart.
+"""
+import os
+import re
+import shutil
+
+import boot
+import kernel
+import tree
+from common import BUILD, CROSS, Fail, HARNESS, git, run, save_result, step, table
+
+WORK = os.path.join(BUILD, "bench")
+SOURCE = os.path.join(HARNESS, "bench")
+
+# Functions that take a lock, by what the table calls them.
+LOCKS = {
+    "mutex": ["mutex_lock", "mutex_lock_interruptible", "mutex_lock_killable", "mutex_trylock"],
+    "spinlock": ["_raw_spin_lock", "_raw_spin_lock_irq", "_raw_spin_lock_irqsave", "_raw_spin_lock_bh",
+                 "_raw_spin_trylock"],
+}
+COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock"]
+
+
+class Variant:
+    """One kernel to measure: a commit, what is put on top, how it is booted."""
+
+    def __init__(self, name, what, commit, patches=(), config="", append=""):
+        self.name, self.what, self.commit, self.append = name, what, commit, append
+        self.patches, self.config = patches, config
+
+
+def _adding(path):
+    """The commit that adds @path."""
+    out = git("log", "--diff-filter=A", "--format=%H", "--", path).split()
+    if not out:
+        raise Fail(f"no commit of build/linux adds {path}")
+    return out[-1]
+
+
+def variants():
+    core = _adding("include/linux/kpkeys.h")
+    emulation = _adding("arch/arm64/mm/kpkeys-emulation.c")
+    feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\n"
+    return [
+        Variant("base", "the base", "origin/base"),
+        Variant("reserve", "with the split reserve", core + "~"),
+        Variant("inactive", "with the series, switched off", emulation + "~", ["mock-register"], feature,
+                "kpkeys_hardened_pgtables=0"),
+        Variant("hardened", "with the series, on, and another register in the place of POR_EL1",
+                emulation + "~", ["mock-register"], feature),
+        Variant("emulated", "with the series, on, and FEAT_S1POE emulated by FEAT_S1PIE", emulation, [],
+                feature + "CONFIG_ARM64_KPKEYS_PIE_EMULATION=y\n"),
+    ]
+
+
+def _config(variant):
+    """That of the tests, without what is for debugging."""
+    text = kernel.fragments("arm64", "4k")
+    return re.sub(r"^CONFIG_\w*(DEBUG_VM|DEBUG_LIST|KUNIT|KPKEYS|FAIL|FAULT_INJ|TEST_|MODULE)\w*=[ym]\n", "", text, flags=re.M) + \
+        variant.config
+
+
+def _build(variant):
+    """The kernel of a variant; all share one work tree."""
+    linux = os.path.join(WORK, "linux")
+    if not os.path.exists(os.path.join(linux, ".git")):
+        shutil.rmtree(linux, ignore_errors=True)
+        git("worktree", "prune")
+        git("worktree", "add", "-q", "--detach", linux, "origin/base")
+    git("reset", "-q", "--hard", cwd=linux)
+    git("checkout", "-q", "--detach", variant.commit, cwd=linux)
+    for patch in variant.patches:
+        git("apply", os.path.join(SOURCE, patch + ".patch"), cwd=linux)
+    shutil.copy(os.path.join(SOURCE, "pgtable_bench.c"), os.path.join(linux, "mm"))
+    with open(os.path.join(linux, "mm/Makefile"), "a") as f:
+        f.write("obj-y += pgtable_bench.o\n")
+    name = "mock" if variant.patches else variant.name
+    k = kernel.Kernel(name, work=WORK, config=_config(variant))
+    k.build()
+    return k
+
+
+def _tools():
+    """The plugin and the first process; returns their paths."""
+    os.makedirs(WORK, exist_ok=True)
+    plugin, init = os.path.join(WORK, "counter.so"), os.path.join(WORK, "userland/init")
+    os.makedirs(os.path.dirname(init), exist_ok=True)
+    run(["gcc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden", "-o", plugin,
+         os.path.join(SOURCE, "counter.c")], log="bench")
+    run([CROSS + "gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", init, os.path.join(SOURCE, "user.c")],
+        log="bench")
+    initrd = os.path.join(WORK, "userland.cpio")
+    run(["sh", "-c", f"cd '{WORK}/userland' && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc "
+         f"-R 0:0 >'{initrd}'"])
+    return plugin, initrd
+
+
+def _symbols(k, path):
+    """What the plugin counts arrivals at."""
+    address = {}
+    with open(os.path.join(k.out, "System.map")) as f:
+        for line in f:
+            a, _, name = line.split()
+            address[name] = a
+    with open(path, "w") as f:
+        for kind, names in LOCKS.items():
+            f.writelines(f"{kind} {address[n]}\n" for n in names if n in address)
+
+
+def _measure(variant, k, map_, plugin, initrd):
+    """One boot; returns {operation: {count: per operation}}."""
+    out = os.path.join(WORK, f"{variant.name}-{map_}.counts")
+    symbols = os.path.join(WORK, f"{variant.name}-{map_}.symbols")
+    _symbols(k, symbols)
+    cmd = boot.command(k, "enforce", map_, "norandmaps " + variant.append, initrd=initrd)
+    cmd[cmd.index("-smp") + 1] = "1"
+    cmd[cmd.index("-machine") + 1] += ",dtb-randomness=off"
+    cmd += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm",
+            "-plugin", f"{plugin},out={out},symbols={symbols}"]
+    log = f"bench {variant.name} {map_}"
+    console = boot.emulate(cmd, log, timeout=600)
+    if "bench: end" not in console or kernel.splats(console):
+        raise Fail(f"the benchmarks of '{variant.name}', MAP={map_}, did not get to their end; "
+                   f"log: {kernel.log_path(log)}\n" + kernel.tail(console))
+    done = re.findall(r"^.*bench: (\S+) (\d+)\r?$", console, re.M)
+    with open(out) as f:
+        counts = [dict(pair.split("=") for pair in line.split()) for line in f]
+    if len(done) != len(counts):
+        raise Fail(f"{len(counts)} reports of the plugin for {len(done)} benchmarks; log: {kernel.log_path(log)}")
+    result = {name: {c: int(v) / int(n) for c, v in count.items()} for (name, n), count in zip(done, counts)}
+    memory = {f"{when} {what}": int(kb) for when, what, kb in
+              re.findall(r"meminfo: (\w+) (\S+):\s+(\d+) kB", console)}
+    return result, memory
+
+
+def _show(map_, results):
+    """Instructions per operation beside those of the base, then what they do not say."""
+    names = [n for n in results if n != "base"]
+    print(f"\nMAP={map_}: instructions per operation, and their ratio to the base")
+    rows = []
+    for op in results["hardened"]:
+        base = results["base"].get(op)
+        row = [op, f"{base['instructions']:.0f}" if base else "-"]
+        for n in names:
+            r = results[n].get(op)
+            row.append("-" if not r else f"{r['instructions']:.0f}" +
+                       (f" {r['instructions'] / base['instructions']:.3f}" if base else ""))
+        rows.append(row)
+    table(["operation", "base", *names], rows)
+    print(f"\nMAP={map_}: per operation, base > hardened")
+    rows = []
+    for op in results["hardened"]:
+        base = results["base"].get(op, {})
+        hard = results["hardened"][op]
+        rows.append([op, *(f"{base.get(c, 0):.2f} > {hard.get(c, 0):.2f}" for c in COUNTS)])
+    table(["operation", *COUNTS], rows)
+
+
+def bench(stack):
+    """`make bench`"""
+    tree.make(stack)
+    plugin, initrd = _tools()
+    everything = {}
+    for variant in variants():
+        with step(f"bench: {variant.what}"):
+            k = _build(variant)
+            for map_ in kernel.MAPS:
+                result, memory = _measure(variant, k, map_, plugin, initrd)
+                everything.setdefault(map_, {})[variant.name] = result
+                everything.setdefault(map_ + " memory", {})[variant.name] = memory
+    save_result("bench", everything)
+    for map_ in kernel.MAPS:
+        _show(map_, everything[map_])
+    return 0

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A QEMU plugin that counts what a guest executes between two marks: all
+ * instructions, some kinds of them, and arrivals at some addresses.
+ *
+ * The guest marks by hints that do nothing: BEGIN and END switch counting on and
+ * off, REPORT writes one line to the file "out" and clears the counts.
+ *
+ *	-plugin counter.so,out=FILE,symbols=FILE
+ *
+ * "symbols" has lines "CLASS ADDRESS"; a class is counted each time one of its
+ * addresses is executed. For one virtual CPU.
+ *
+ * The interface is declared here, in its version 7: the header that has it is not
+ * packaged.
+ */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+typedef uint64_t plugin_id;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+struct qemu_plugin_scoreboard;
+typedef struct {
+	struct qemu_plugin_scoreboard *score;
+	size_t offset;
+} plugin_u64;
+enum { INLINE_ADD_U64 = 0 };
+enum { CB_NO_REGS = 0 };
+
+void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id,
+		void (*cb)(struct qemu_plugin_tb *tb, void *data), void *data);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t i);
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, size_t len);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
+		void (*cb)(unsigned int vcpu, void *data), int flags, void *data);
+void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *insn,
+		int op, plugin_u64 entry, uint64_t imm);
+struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t size);
+uint64_t qemu_plugin_u64_sum(plugin_u64 entry);
+
+EXPORT int qemu_plugin_version = 7;
+
+/* hint #112, #113, #114 */
+#define HINT(imm)	(0xd503201fu | (imm) << 5)
+enum { BEGIN = 112, END, REPORT };
+
+#define MAX_CLASSES	32
+#define MAX_SYMBOLS	256
+
+static struct {
+	char name[32];
+	plugin_u64 count;
+	uint64_t at_begin, sum;
+} class[MAX_CLASSES];
+static int nr_classes;
+
+static struct {
+	uint64_t addr;
+	int class;
+} symbol[MAX_SYMBOLS];
+static int nr_symbols;
+
+static struct qemu_plugin_scoreboard *board;
+static FILE *out;
+
+static int class_of(const char *name)
+{
+	int i;
+
+	for (i = 0; i < nr_classes; i++)
+		if (!strcmp(class[i].name, name))
+			return i;
+	if (nr_classes == MAX_CLASSES) {
+		fprintf(stderr, "counter: more than %d classes\n", MAX_CLASSES);
+		exit(1);
+	}
+	snprintf(class[i].name, sizeof(class[i].name), "%s", name);
+	class[i].count.score = board;
+	class[i].count.offset = i * sizeof(uint64_t);
+	return nr_classes++;
+}
+
+static void mark(unsigned int vcpu, void *data)
+{
+	int i;
+
+	(void)vcpu;
+	for (i = 0; i < nr_classes; i++) {
+		uint64_t now = qemu_plugin_u64_sum(class[i].count);
+
+		switch ((uintptr_t)data) {
+		case BEGIN:
+			class[i].at_begin = now;
+			break;
+		case END:
+			class[i].sum += now - class[i].at_begin;
+			break;
+		case REPORT:
+			fprintf(out, "%s%s=%" PRIu64, i ? " " : "", class[i].name, class[i].sum);
+			class[i].sum = 0;
+			break;
+		}
+	}
+	if ((uintptr_t)data == REPORT) {
+		fputc('\n', out);
+		fflush(out);
+	}
+}
+
+/* The kinds of instructions that are counted, by their encoding. */
+static const char *kind_of(uint32_t insn)
+{
+	if (insn == 0xd5033fdf)
+		return "isb";
+	if ((insn & 0xfffff0ff) == 0xd503309f)
+		return "dsb";
+	/* TLBI: SYS with CRn = 8; those of the inner-shareable domain have CRm = 3 or 1. */
+	if ((insn & 0xfff8f000) == 0xd5088000 || (insn & 0xfff8f000) == 0xd5089000) {
+		unsigned int crm = insn >> 8 & 15;
+
+		return crm == 3 || crm == 1 || crm == 2 || crm == 5 ? "tlbi_bcast" : "tlbi_local";
+	}
+	return NULL;
+}
+
+/* MSR to the register of kpkeys: POR_EL1, its mock TPIDR2_EL0, or PIR_EL1. */
+static bool is_switch(uint32_t insn)
+{
+	switch (insn & ~0x1fu) {
+	case 0xd518a280:
+	case 0xd51bd0a0:
+	case 0xd518a260:
+		return true;
+	}
+	return false;
+}
+
+static void count(struct qemu_plugin_insn *insn, const char *name)
+{
+	qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, INLINE_ADD_U64,
+							    class[class_of(name)].count, 1);
+}
+
+static void translated(struct qemu_plugin_tb *tb, void *data)
+{
+	size_t i, n = qemu_plugin_tb_n_insns(tb);
+	int s;
+
+	(void)data;
+	for (i = 0; i < n; i++) {
+		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+		uint64_t addr = qemu_plugin_insn_vaddr(insn);
+		uint32_t code = 0;
+		uintptr_t m;
+
+		qemu_plugin_insn_data(insn, &code, sizeof(code));
+		count(insn, "instructions");
+		if (kind_of(code))
+			count(insn, kind_of(code));
+		if (is_switch(code))
+			count(insn, "switches");
+		for (s = 0; s < nr_symbols; s++)
+			if (symbol[s].addr == addr)
+				count(insn, class[symbol[s].class].name);
+		for (m = BEGIN; m <= REPORT; m++)
+			if (code == HINT(m))
+				qemu_plugin_register_vcpu_insn_exec_cb(insn, mark, CB_NO_REGS, (void *)m);
+	}
+}
+
+EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv)
+{
+	static const char * const kinds[] = {
+		"instructions", "switches", "isb", "dsb", "tlbi_bcast", "tlbi_local",
+	};
+	char name[32];
+	uint64_t addr;
+	FILE *f = NULL;
+	size_t i;
+	int a;
+
+	(void)info;
+	board = qemu_plugin_scoreboard_new(MAX_CLASSES * sizeof(uint64_t));
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		class_of(kinds[i]);
+	for (a = 0; a < argc; a++) {
+		if (!strncmp(argv[a], "out=", 4))
+			out = fopen(argv[a] + 4, "w");
+		else if (!strncmp(argv[a], "symbols=", 8))
+			f = fopen(argv[a] + 8, "r");
+	}
+	if (!out || !f) {
+		fprintf(stderr, "counter: out=FILE and symbols=FILE are needed\n");
+		return 1;
+	}
+	while (nr_symbols < MAX_SYMBOLS && fscanf(f, "%31s %" SCNx64, name, &addr) == 2) {
+		symbol[nr_symbols].addr = addr;
+		symbol[nr_symbols++].class = class_of(name);
+	}
+	fclose(f);
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
+	return 0;
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What "make bench" measures inside the kernel. Built into kernels that have the
+ * series, parts of it, or nothing of it, so it only uses what all of them have.
+ *
+ * "NAME" written to /sys/kernel/debug/pgtable_bench runs it; what is between the
+ * marks is counted by harness/bench/counter.c, a read says how many operations
+ * that were.
+ */
+#include <linux/debugfs.h>
+#include <linux/init.h>
+#include <linux/mm.h>
+#include <linux/pgalloc.h>
+#include <linux/set_memory.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+
+#if __has_include(<linux/kpkeys_split_reserve.h>)
+#include <linux/kpkeys_split_reserve.h>
+
+static int bench_reserve(int nr)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < nr && !ret; i++) {
+		KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
+
+		ret = kpkeys_split_reserve_fill(&reserve, 2);
+	}
+	return ret ?: nr;
+}
+#else
+static int bench_reserve(int nr)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+#if __has_include(<linux/kpkeys_pgtable_cache.h>)
+#include <linux/kpkeys_hardened_pgtables.h>
+#include <linux/kpkeys_pgtable_cache.h>
+
+/* So that it has to be refilled. */
+static void bench_cache_shrink(void)
+{
+	if (kpkeys_hardened_pgtables_enabled())
+		kpkeys_pgtable_cache_shrink(ULONG_MAX);
+}
+#else
+static void bench_cache_shrink(void)
+{
+}
+#endif
+
+#define mark_begin()	asm volatile("hint #112" : : : "memory")
+#define mark_end()	asm volatile("hint #113" : : : "memory")
+
+#define NR_TABLES	2048
+#define NR_BLOCKS	32
+
+static struct ptdesc *tables[NR_TABLES];
+static unsigned long nr_operations;
+
+static int table_pair(int nr)
+{
+	struct ptdesc *ptdesc;
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		ptdesc = pagetable_alloc(GFP_PGTABLE_KERNEL, 0);
+		if (!ptdesc)
+			return -ENOMEM;
+		pagetable_free(ptdesc);
+	}
+	return nr;
+}
+
+static int many_tables(int nr)
+{
+	int i, n;
+
+	for (n = 0; n < nr; n++) {
+		tables[n] = pagetable_alloc(GFP_PGTABLE_KERNEL, 0);
+		if (!tables[n])
+			break;
+	}
+	for (i = 0; i < n; i++)
+		pagetable_free(tables[i]);
+	return n == nr ? nr : -ENOMEM;
+}
+
+static int vmalloc_pages(int pages, int nr)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		void *p = vmalloc(pages * PAGE_SIZE);
+
+		if (!p)
+			return -ENOMEM;
+		vfree(p);
+	}
+	return nr;
+}
+
+static struct page *block[NR_BLOCKS];
+
+static int set_valid_split(int nr)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < nr && !ret; i++)
+		ret = set_direct_map_valid_noflush(block[0], 1, i & 1);
+	return ret ?: nr;
+}
+
+static int set_valid_block(int nr)
+{
+	int i, ret = 0;
+
+	for (i = 0; i < nr && !ret; i++)
+		ret = set_direct_map_valid_noflush(block[i] + 7, 1, false);
+	return ret ?: nr;
+}
+
+static int blocks_alloc(void)
+{
+	int i;
+
+	for (i = 0; i < NR_BLOCKS; i++) {
+		block[i] = alloc_pages(GFP_KERNEL, PMD_SHIFT - PAGE_SHIFT);
+		if (!block[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static void blocks_free(void)
+{
+	int i;
+
+	for (i = 0; i < NR_BLOCKS && block[i]; i++) {
+		set_direct_map_valid_noflush(block[i], 8, true);
+		__free_pages(block[i], PMD_SHIFT - PAGE_SHIFT);
+		block[i] = NULL;
+	}
+}
+
+#define MEASURE(expr) ({ long __n; mark_begin(); __n = (expr); mark_end(); __n; })
+
+static long run(const char *name)
+{
+	long n = -EINVAL;
+
+	if (!strcmp(name, "table-alloc-free")) {
+		table_pair(100);
+		return MEASURE(table_pair(1000));
+	}
+	if (!strcmp(name, "tables-2048")) {
+		bench_cache_shrink();
+		return MEASURE(many_tables(NR_TABLES));
+	}
+	if (sscanf(name, "vmalloc-%ld", &n) == 1) {
+		vmalloc_pages(n, 20);
+		return MEASURE(vmalloc_pages(n, 200));
+	}
+	if (!strcmp(name, "set-memory-split") || !strcmp(name, "set-memory-block")) {
+		n = blocks_alloc();
+		if (!n && !strcmp(name, "set-memory-block")) {
+			n = MEASURE(set_valid_block(NR_BLOCKS));
+		} else if (!n) {
+			set_valid_split(2);
+			n = MEASURE(set_valid_split(1000));
+		}
+		blocks_free();
+		return n;
+	}
+	if (!strcmp(name, "reserve-fill-return")) {
+		bench_reserve(100);
+		return MEASURE(bench_reserve(1000));
+	}
+	return n;
+}
+
+static ssize_t bench_write(struct file *file, const char __user *from, size_t size, loff_t *pos)
+{
+	char name[32] = "";
+	long n;
+
+	if (size >= sizeof(name) || copy_from_user(name, from, size))
+		return -EFAULT;
+	n = run(strim(name));
+	if (n < 0)
+		return n;
+	nr_operations = n;
+	return size;
+}
+
+static ssize_t bench_read(struct file *file, char __user *to, size_t size, loff_t *pos)
+{
+	char text[24];
+
+	return simple_read_from_buffer(to, size, pos, text,
+				       scnprintf(text, sizeof(text), "%lu\n", nr_operations));
+}
+
+static const struct file_operations bench_fops = {
+	.write	= bench_write,
+	.read	= bench_read,
+};
+
+static int __init bench_init(void)
+{
+	debugfs_create_file("pgtable_bench", 0600, NULL, NULL, &bench_fops);
+	return 0;
+}
+late_initcall(bench_init);

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The first process of a kernel that "make bench" boots: runs all that is
+ * measured, once, and says what and how many operations each was.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/reboot.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MB		(1024UL * 1024)
+#define SIZE		(64 * MB)
+#define ROUNDS		5
+
+#define mark_begin()	asm volatile("hint #112" : : : "memory")
+#define mark_end()	asm volatile("hint #113" : : : "memory")
+#define mark_report()	asm volatile("hint #114" : : : "memory")
+
+static long page;
+
+static void must(int ok, const char *what)
+{
+	if (!ok) {
+		printf("bench: error %s: %s\n", what, strerror(errno));
+		reboot(LINUX_REBOOT_CMD_POWER_OFF);
+	}
+}
+
+static void *map(int advice)
+{
+	void *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(p != MAP_FAILED, "mmap");
+	must(!madvise(p, SIZE, advice), "madvise");
+	return p;
+}
+
+static void touch(char *p)
+{
+	unsigned long i;
+
+	for (i = 0; i < SIZE; i += page)
+		p[i] = 1;
+}
+
+static long bench_fork(int advice)
+{
+	char *p = map(advice);
+	int i;
+
+	touch(p);
+	for (i = 0; i < ROUNDS + 1; i++) {
+		pid_t pid;
+
+		if (i)
+			mark_begin();
+		pid = fork();
+		must(pid >= 0, "fork");
+		if (!pid)
+			_exit(0);
+		must(waitpid(pid, NULL, 0) == pid, "waitpid");
+		if (i)
+			mark_end();
+		touch(p);
+	}
+	munmap(p, SIZE);
+	return ROUNDS;
+}
+
+static long bench_munmap(int advice)
+{
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		char *p = map(advice);
+
+		touch(p);
+		mark_begin();
+		munmap(p, SIZE);
+		mark_end();
+	}
+	return ROUNDS;
+}
+
+static long bench_mprotect(int advice)
+{
+	char *p = map(advice);
+	int i;
+
+	touch(p);
+	for (i = 0; i < ROUNDS; i++) {
+		mark_begin();
+		must(!mprotect(p, SIZE, PROT_READ), "mprotect");
+		must(!mprotect(p, SIZE, PROT_READ | PROT_WRITE), "mprotect");
+		mark_end();
+	}
+	munmap(p, SIZE);
+	return 2 * ROUNDS;
+}
+
+static long bench_fault(int advice)
+{
+	char *p = map(advice);
+
+	mark_begin();
+	touch(p);
+	mark_end();
+	munmap(p, SIZE);
+	return SIZE / page;
+}
+
+static void done(const char *name, long n)
+{
+	mark_report();
+	printf("bench: %s %ld\n", name, n);
+}
+
+static void in_kernel(const char *name)
+{
+	char text[24] = "";
+	int fd = open("/sys/kernel/debug/pgtable_bench", O_RDWR);
+
+	must(fd >= 0, "pgtable_bench");
+	if (write(fd, name, strlen(name)) < 0) {
+		printf("bench: none %s: %s\n", name, strerror(errno));
+	} else {
+		must(pread(fd, text, sizeof(text) - 1, 0) > 0, name);
+		done(name, atol(text));
+	}
+	close(fd);
+}
+
+static void meminfo(const char *when)
+{
+	char line[128];
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "DirectMap", 9) || !strncmp(line, "PageTables", 10) ||
+		    !strncmp(line, "MemFree", 7))
+			printf("meminfo: %s %s", when, line);
+	if (f)
+		fclose(f);
+}
+
+int main(void)
+{
+	static const char * const ops[] = {
+		"table-alloc-free", "tables-2048", "vmalloc-1", "vmalloc-4", "vmalloc-16",
+		"vmalloc-256", "set-memory-block", "set-memory-split", "reserve-fill-return",
+	};
+	size_t i;
+
+	setvbuf(stdout, NULL, _IONBF, 0);
+	page = sysconf(_SC_PAGESIZE);
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	must(!mount("proc", "/proc", "proc", 0, NULL), "proc");
+	must(!mount("sys", "/sys", "sysfs", 0, NULL), "sysfs");
+	must(!mount("debug", "/sys/kernel/debug", "debugfs", 0, NULL), "debugfs");
+
+	meminfo("before");
+	done("fork-64MB", bench_fork(MADV_NOHUGEPAGE));
+	done("fork-64MB-huge", bench_fork(MADV_HUGEPAGE));
+	done("munmap-64MB", bench_munmap(MADV_NOHUGEPAGE));
+	done("munmap-64MB-huge", bench_munmap(MADV_HUGEPAGE));
+	done("mprotect-64MB", bench_mprotect(MADV_NOHUGEPAGE));
+	done("page-fault", bench_fault(MADV_NOHUGEPAGE));
+	for (i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
+		in_kernel(ops[i]);
+	meminfo("after");
+	printf("bench: end\n");
+	reboot(LINUX_REBOOT_CMD_POWER_OFF);
+	return 1;
+}
