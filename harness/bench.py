@@ -163,6 +163,14 @@ def _show(map_, results):
     table(["operation", *COUNTS], rows)
 
 
+def _show_memory(map_, memory):
+    """What is idle, and how the direct map is made up after processes came and went."""
+    print(f"\nMAP={map_}: kB after 64 MB processes; of the direct map, by kind of leaf")
+    keys = [k for k in memory["base"] if k.startswith("after")]
+    table(["kernel", *(k.removeprefix("after ") for k in keys)],
+          [[name, *(values.get(k, 0) for k in keys)] for name, values in memory.items()])
+
+
 def bench(stack):
     """`make bench`"""
     tree.make(stack)
@@ -178,4 +186,5 @@ def bench(stack):
     save_result("bench", everything)
     for map_ in kernel.MAPS:
         _show(map_, everything[map_])
+        _show_memory(map_, everything[map_ + " memory"])
     return 0

@@ -96,6 +96,7 @@ def emulate(cmd, log, timeout):
 def boot(k, mode, map_, workload=None):
     """Boot to userland, and check it; @workload: how many seconds for each stressor."""
     what = f"{'workload' if workload else 'boot'} {k.arch} {k.pages} {map_} {mode}"
+    what += f" {k.args}" if k.args else ""
     log = f"{k.stack} {what}"
     timeout = kernel.TIMEOUT + (60 * workload if workload else 0)
     cmd = command(k, mode, map_, f"workload={workload}" if workload else "",

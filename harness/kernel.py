@@ -18,7 +18,7 @@ TIMEOUT = int(os.environ.get("TIMEOUT") or 300)
 BACKENDS = {"enforce": r"POE|PIE emulation \(enforcing\)", "check": r"PIE emulation \(checking\)"}
 
 SPLAT = re.compile(r"WARNING: |BUG: |Kernel panic|Internal error|Unable to handle|Bad mode|"
-                   r"Call trace:|INFO: (?:rcu|task)|possible (?:recursive|circular) locking")
+                   r"INFO: (?:rcu|task)|possible (?:recursive|circular) locking")
 
 
 def fragments(*names):
@@ -113,6 +113,7 @@ class Kernel:
         if suite:
             cmd.append(suite)
         what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"
+        what += f" {self.args}" if self.args else ""
         log = f"kunit {self.stack} {what[6:]}"
         start = time.monotonic()
         out = run(cmd, cwd=self.tree, log=log, check=False, env={"MAP": map_})

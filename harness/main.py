@@ -47,9 +47,16 @@ def do_demo(stack):
 def do_test(stack):
     outcomes = do_demo(stack)
     outcomes += tests_of(kernel.Kernel(stack), [(map_, "off") for map_ in kernel.MAPS])
+    # The direct map is converted from blocks to pages after the feature is on.
+    converted = kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu")
+    outcomes += tests_of(converted, [("block", "enforce"), ("block", "check")])
     for map_ in kernel.MAPS:
         with step(f"boot to userland, MAP={map_} MODE=check"):
             outcomes.append(boot.boot(kernel.Kernel(stack), "check", map_))
+    for map_ in kernel.MAPS:
+        with step(f"workload, MAP={map_}"):
+            outcomes.append(boot.boot(kernel.Kernel(stack), "enforce", map_, workload=1))
+    outcomes += matrix.run(stack, core=True)
     um = built(stack, arch="um")
     with step("KUnit, ARCH=um"):
         outcomes.append(um.kunit())

@@ -110,6 +110,10 @@ def assemble(name, cwd=LINUX):
     _check_claims(patches)
     commit = git("rev-parse", "origin/base", cwd=cwd).strip()
     index = {"GIT_INDEX_FILE": os.path.join(cwd, ".git", "assemble-index")}
+    # Only one run at a time gets here; what is there is left from one that was killed.
+    for stale in (index["GIT_INDEX_FILE"], index["GIT_INDEX_FILE"] + ".lock"):
+        if os.path.exists(stale):
+            os.unlink(stale)
     git("read-tree", commit, env=index, cwd=cwd)
     for p in patches:
         if p.hunks:

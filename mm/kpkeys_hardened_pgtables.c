@@ -11,6 +11,7 @@
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/page_owner.h>
 #include <linux/pagewalk.h>
 #include <linux/set_memory.h>
 
@@ -118,6 +119,9 @@ static struct page *alloc_cached(gfp_t gfp)
 		kpkeys_pgtable_cache_free(page);
 		return NULL;
 	}
+	/* It has been allocated by the refill, but that is not who has it. */
+	reset_page_owner(page, 0);
+	set_page_owner(page, 0, gfp);
 
 	return page;
 }

@@ -39,6 +39,9 @@
 
 #include <asm/kpkeys_hardened_pgtables.h>
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/kpkeys.h>
+
 /* A naturally aligned chunk has at most this demand: one table of each level. */
 #define CHUNK_MAX_DEMAND	2
 
@@ -299,6 +302,7 @@ static int refill_with(struct chunk *chunk)
 
 	ret = chunk_set_pkey(chunk, KPKEYS_PKEY_PGTABLES, &refill_reserve);
 	nr = before - refill_reserve.nr;
+	trace_kpkeys_pgtable_refill(chunk->pfn, chunk->order, nr, ret);
 
 	scoped_guard(spinlock_irqsave, &cache.lock) {
 		/* A split that was done stays done, whatever came after it. */
@@ -425,8 +429,8 @@ bool kpkeys_pgtable_cache_owns(struct page *page)
 
 /**
  * kpkeys_pgtable_cache_free() - take back a page that was handed out
- * @page: the page, which looks as it did when it was handed out. The caller owned
- *        it, and still does if it does not come from the cache.
+ * @page: the page, destructed if it was a table. The caller owned it, and still
+ *        does if it does not come from the cache.
  *
  * Context: Any.
  * Return: true if the page was taken back; false if it is not one of the cache.
@@ -442,6 +446,11 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 	if (!chunk)
 		return false;
 
+	/*
+	 * As the page allocator does: the next user expects it, such as
+	 * ptlock_init(), which finds the pointer that ptlock_free() leaves here.
+	 */
+	set_page_private(page, 0);
 	chunk_put_page(chunk, page);
 	chunk_requeue(chunk);
 	cache.stats.in_use--;
@@ -496,6 +505,7 @@ unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages)
 		if (!chunk)
 			break;
 		ret = chunk_set_pkey(chunk, KPKEYS_PKEY_DEFAULT, &none);
+		trace_kpkeys_pgtable_give_back(chunk->pfn, chunk->order, 0, ret);
 		if (ret) {
 			pr_warn_once("cannot make %u free pages of page tables writable again: %d; they are not used any more\n",
 				     chunk_pages(chunk), ret);

@@ -5,12 +5,15 @@
  *
  * "NAME" written to /sys/kernel/debug/pgtable_bench runs it; what is between the
  * marks is counted by harness/bench/counter.c, a read says how many operations
- * that were.
+ * that were. /sys/kernel/debug/direct_map says how much memory is mapped by which
+ * kind of leaf.
  */
 #include <linux/debugfs.h>
 #include <linux/init.h>
+#include <linux/memblock.h>
 #include <linux/mm.h>
 #include <linux/pgalloc.h>
+#include <linux/seq_file.h>
 #include <linux/set_memory.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -211,8 +214,41 @@ static const struct file_operations bench_fops = {
 	.read	= bench_read,
 };
 
+static int direct_map_show(struct seq_file *m, void *v)
+{
+	unsigned long addr = (unsigned long)__va(memblock_start_of_DRAM());
+	unsigned long end = (unsigned long)__va(memblock_end_of_DRAM() - 1) + 1;
+	unsigned long by_pud = 0, by_contpmd = 0, by_pmd = 0, by_contpte = 0, by_pte = 0;
+
+	while (addr < end) {
+		pud_t *pudp = pud_offset(p4d_offset(pgd_offset_k(addr), addr), addr);
+		pmd_t *pmdp;
+		pte_t pte;
+
+		if (pud_leaf(pudp_get(pudp))) {
+			by_pud += PUD_SIZE;
+			addr += PUD_SIZE;
+			continue;
+		}
+		pmdp = pmd_offset(pudp, addr);
+		if (pmd_leaf(pmdp_get(pmdp))) {
+			*(pmd_cont(pmdp_get(pmdp)) ? &by_contpmd : &by_pmd) += PMD_SIZE;
+			addr += PMD_SIZE;
+			continue;
+		}
+		pte = __ptep_get(pte_offset_kernel(pmdp, addr));
+		*(pte_cont(pte) ? &by_contpte : &by_pte) += PAGE_SIZE;
+		addr += PAGE_SIZE;
+	}
+	seq_printf(m, "MapPUD: %lu kB\nMapContPMD: %lu kB\nMapPMD: %lu kB\nMapContPTE: %lu kB\nMapPTE: %lu kB\n",
+		   by_pud >> 10, by_contpmd >> 10, by_pmd >> 10, by_contpte >> 10, by_pte >> 10);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(direct_map);
+
 static int __init bench_init(void)
 {
+	debugfs_create_file("direct_map", 0400, NULL, NULL, &direct_map_fops);
 	debugfs_create_file("pgtable_bench", 0600, NULL, NULL, &bench_fops);
 	return 0;
 }

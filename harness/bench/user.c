@@ -138,17 +138,23 @@ static void in_kernel(const char *name)
 	close(fd);
 }
 
-static void meminfo(const char *when)
+static void show(const char *when, const char *path)
 {
 	char line[128];
-	FILE *f = fopen("/proc/meminfo", "r");
+	FILE *f = fopen(path, "r");
 
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "DirectMap", 9) || !strncmp(line, "PageTables", 10) ||
+	must(f != NULL, path);
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, "Map", 3) || !strncmp(line, "PageTables", 10) ||
 		    !strncmp(line, "MemFree", 7))
 			printf("meminfo: %s %s", when, line);
-	if (f)
-		fclose(f);
+	fclose(f);
+}
+
+static void meminfo(const char *when)
+{
+	show(when, "/proc/meminfo");
+	show(when, "/sys/kernel/debug/direct_map");
 }
 
 int main(void)
@@ -174,9 +180,10 @@ int main(void)
 	done("munmap-64MB-huge", bench_munmap(MADV_HUGEPAGE));
 	done("mprotect-64MB", bench_mprotect(MADV_NOHUGEPAGE));
 	done("page-fault", bench_fault(MADV_NOHUGEPAGE));
+	/* The benchmarks in the kernel split the direct map on purpose. */
+	meminfo("after");
 	for (i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
 		in_kernel(ops[i]);
-	meminfo("after");
 	printf("bench: end\n");
 	reboot(LINUX_REBOOT_CMD_POWER_OFF);
 	return 1;

@@ -342,18 +342,23 @@ static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 	void *table;
 
 	KUNIT_ASSERT_NOT_NULL(test, ptdesc);
+	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
 	table = ptdesc_address(ptdesc);
-	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm ?: &init_mm, ptdesc));
+	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm, ptdesc));
 	scoped_guard(kpkeys_hardened_pgtables)
 		memset(table, 0xff, PAGE_SIZE);
-	pagetable_dtor_free(ptdesc);
+	pagetable_dtor(ptdesc);
+	/* What is left of a lock that is too large for the page descriptor. */
+	set_page_private(ptdesc_page(ptdesc), 1);
+	pagetable_free(ptdesc);
 
 	again = pagetable_alloc(GFP_KERNEL | __GFP_ZERO, 0);
 	KUNIT_ASSERT_NOT_NULL(test, again);
 	KUNIT_EXPECT_PTR_EQ(test, again, ptdesc);
 	KUNIT_EXPECT_NULL(test, memchr_inv(ptdesc_address(again), 0, PAGE_SIZE));
 	KUNIT_EXPECT_FALSE(test, PageTable(ptdesc_page(again)));
-	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(&init_mm, again));
+	KUNIT_EXPECT_EQ(test, page_private(ptdesc_page(again)), 0);
+	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm, again));
 	pagetable_dtor_free(again);
 }
 
