@@ -15,7 +15,9 @@ from common import Fail, save_result, step
 
 POINTS = ["fail_set_memory_pkey", "fail_pgtable_alloc"]
 MAX = 2000
-TIMEOUT = 60
+TIMEOUT = 20
+# Without what it could not map the base does not come up either, and says so.
+LOST_DEVICE = re.compile(r"couldn't map region|unable to map|Unable to map")
 
 
 def _stack(console):
@@ -29,6 +31,8 @@ def _stack(console):
 def _verdict(console, hung):
     """(what became of it, None) or (.., why that is wrong)."""
     panic = re.search(r"Kernel panic - not syncing: (.*)", console)
+    if hung and LOST_DEVICE.search(console):
+        return "stops: " + LOST_DEVICE.search(console)[0], None
     if hung:
         return "hang", "no end in time\n" + kernel.tail(console)
     if "writable" in console and "EXPECTATION FAILED" in console:

@@ -56,7 +56,6 @@ def do_test(stack):
     for map_ in kernel.MAPS:
         with step(f"workload, MAP={map_}"):
             outcomes.append(boot.boot(kernel.Kernel(stack), "enforce", map_, workload=1))
-    outcomes += matrix.run(stack, core=True)
     um = built(stack, arch="um")
     with step("KUnit, ARCH=um"):
         outcomes.append(um.kunit())

@@ -2,8 +2,8 @@
 """The suites and a boot on many configurations: harness/matrix, one file a cell.
 
 A cell is a fragment for the configuration. Comments in it say what it is for
-("what:"), which files of harness/config it is added to ("base:"), what the command
-line gets ("args:"), and whether it belongs to the core, which CI runs ("core").
+("what:"), which files of harness/config it is added to ("base:"), and what the
+command line gets ("args:").
 
 What is done for a tree is not done again: results are kept by cell, tree and
 configuration, so that a run that was interrupted goes on where it was.
@@ -33,16 +33,15 @@ class Cell:
         if not {"what", "base"} <= set(head):
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
         self.what, self.args = head["what"], head.get("args", "")
-        self.core = bool(re.search(r"^# core$", text, re.M))
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
 
     def kernel(self, stack):
         return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args)
 
 
-def cells(core=False, name=None):
+def cells(name=None):
     found = [Cell(p) for p in sorted(glob.glob(FOLDER + "/*.config"))]
-    chosen = [c for c in found if (not name or c.name == name) and (not core or c.core)]
+    chosen = [c for c in found if not name or c.name == name]
     if not chosen:
         raise Fail(f"CELL={name} is unknown; it is one of: {' '.join(c.name for c in found)}")
     return chosen
@@ -69,12 +68,12 @@ def _run(cell, stack):
         yield boot.boot(k, "enforce", map_)
 
 
-def run(stack, core=False, name=None):
+def run(stack, name=None):
     """Outcomes of the cells; what is left of an earlier run is not run again."""
+    chosen = cells(name)
     tree.make(stack)
     commit = git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip()
     done, outcomes, rows = _load(), [], []
-    chosen = cells(core, name)
     left = [c for c in chosen if done.get(c.name, {}).get("key") != _key(c, commit)]
     if len(left) < len(chosen):
         print(f"   {len(chosen) - len(left)} of {len(chosen)} cells are done already (build/matrix.json)")

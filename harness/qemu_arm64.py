@@ -21,5 +21,5 @@ QEMU_ARCH = QemuArchParams(
     kernel_path="arch/arm64/boot/Image",
     # Without panic=-1 a kernel that panics would never end; what is left after an oops
     # may hang.
-    kernel_command_line="console=ttyAMA0 panic=-1 oops=panic",
+    kernel_command_line="console=ttyAMA0 earlycon panic=-1 oops=panic",
     extra_qemu_params=["-machine", "virt,gic-version=3", "-cpu", CPU, "-smp", "4"])

@@ -196,7 +196,7 @@ static void lazy_irq(struct irq_work *work)
 /* One window for the section, however it is nested, paused and interrupted. */
 static void kpkeys_pgtables_test_lazy_mmu(struct kunit *test)
 {
-	struct lazy_irq li = { .work = IRQ_WORK_INIT_HARD(lazy_irq), .open = true };
+	struct lazy_irq li = { .work = IRQ_WORK_INIT(lazy_irq), .open = true };
 
 	EXPECT_OPEN(test, false);
 	lazy_mmu_mode_enable();

@@ -171,6 +171,13 @@ static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 	free_all(page, ARRAY_SIZE(page));
 }
 
+/* Once the system is running, a cache that runs low is refilled by a worker. */
+static void skip_if_worker(struct kunit *test)
+{
+	if (system_state >= SYSTEM_RUNNING)
+		kunit_skip(test, "after boot a worker refills the cache meanwhile");
+}
+
 /* Take page by page as somebody who may not refill, until there is none. */
 static unsigned int drain(struct page **pages, unsigned int max, bool reclaim)
 {
@@ -201,6 +208,7 @@ static void test_empty(struct kunit *test, bool reclaim)
 	struct page **pages;
 	unsigned int nr, max;
 
+	skip_if_worker(test);
 	kpkeys_pgtable_cache_stats(&before);
 	max = before.cached + 100;
 	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
@@ -251,6 +259,7 @@ static void test_refill_fails(struct kunit *test, bool after_split)
 	struct page **pages;
 	unsigned int nr;
 
+	skip_if_worker(test);
 	kpkeys_pgtable_cache_shrink(ULONG_MAX);
 	kpkeys_pgtable_cache_stats(&before);
 	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
@@ -312,6 +321,7 @@ static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 	unsigned int nr;
 	int i;
 
+	skip_if_worker(test);
 	kpkeys_pgtable_cache_shrink(ULONG_MAX);
 	kpkeys_pgtable_cache_stats(&s);
 	pages = kunit_kcalloc(test, s.cached + 1, sizeof(*pages), GFP_KERNEL);
