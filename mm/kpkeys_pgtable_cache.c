@@ -497,6 +497,10 @@ unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages)
 {
 	unsigned long nr = 0;
 
+	/* Not in use on a direct map of pages. */
+	if (!READ_ONCE(cache.stats.taken))
+		return 0;
+
 	while (nr < nr_pages) {
 		KPKEYS_SPLIT_RESERVE_ONSTACK(none);
 		struct chunk *chunk = detach_free_chunk();

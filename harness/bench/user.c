@@ -145,7 +145,7 @@ static void show(const char *when, const char *path)
 
 	must(f != NULL, path);
 	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, "Map", 3) || !strncmp(line, "PageTables", 10) ||
+		if ((!strncmp(line, "Map", 3) && strncmp(line, "Mapped", 6)) || !strncmp(line, "PageTables", 10) ||
 		    !strncmp(line, "MemFree", 7))
 			printf("meminfo: %s %s", when, line);
 	fclose(f);
