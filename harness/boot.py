@@ -81,11 +81,11 @@ def command(k, mode, map_, append="", initrd=None):
     q = importlib.reload(qemu_arm64).QEMU_ARCH
     args = q.kernel_command_line + (f" kpkeys={mode}" if mode != "enforce" else "")
     # The suites are kunit.py's; here the kernel is to reach its userland, which
-    # runs one of them once more.
+    # runs one of them once more. An oops may leave it unable to.
     return ["qemu-system-" + q.qemu_arch, "-nodefaults", "-m", "1024", "-no-reboot", "-nographic",
             "-serial", "mon:stdio", *q.extra_qemu_params,
             "-kernel", os.path.join(k.out, q.kernel_path), "-initrd", initrd or initramfs(k),
-            "-append", f"{args} kunit.autorun=0 {k.args} {append}".strip()]
+            "-append", f"{args} kunit.autorun=0 oops=panic {k.args} {append}".strip()]
 
 
 def emulate(cmd, log, timeout):

@@ -19,7 +19,6 @@ CPU = "max" + (",midr=0x410fd8e0" if os.environ.get("MAP") == "block" else "")
 QEMU_ARCH = QemuArchParams(
     linux_arch="arm64", kconfig="", qemu_arch="aarch64",
     kernel_path="arch/arm64/boot/Image",
-    # Without panic=-1 a kernel that panics would never end; what is left after an oops
-    # may hang.
-    kernel_command_line="console=ttyAMA0 earlycon panic=-1 oops=panic",
+    # Without panic=-1 a kernel that panics would never end.
+    kernel_command_line="console=ttyAMA0 earlycon panic=-1",
     extra_qemu_params=["-machine", "virt,gic-version=3", "-cpu", CPU, "-smp", "4"])

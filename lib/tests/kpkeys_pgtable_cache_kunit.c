@@ -367,7 +367,7 @@ static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, again, ptdesc);
 	KUNIT_EXPECT_NULL(test, memchr_inv(ptdesc_address(again), 0, PAGE_SIZE));
 	KUNIT_EXPECT_FALSE(test, PageTable(ptdesc_page(again)));
-	KUNIT_EXPECT_EQ(test, page_private(ptdesc_page(again)), 0);
+	KUNIT_ASSERT_EQ(test, page_private(ptdesc_page(again)), 0);
 	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm, again));
 	pagetable_dtor_free(again);
 }
