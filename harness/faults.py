@@ -5,7 +5,6 @@ One boot for each n, up to the first that fails in user space. The kernel must g
 on with all tables protected, as the walk of all tables then says, or stop and say
 why. A table that is left writable, a hang and an oops are failures.
 """
-import os
 import re
 import time
 

@@ -55,7 +55,9 @@ def _load():
 
 
 def _key(cell, commit):
-    return hashlib.sha256((commit + cell.config + cell.args).encode()).hexdigest()[:16]
+    # What the boots check is as much a part of it as the kernel.
+    with open(os.path.join(HARNESS, "userland/init")) as f:
+        return hashlib.sha256((commit + cell.config + cell.args + f.read()).encode()).hexdigest()[:16]
 
 
 def _run(cell, stack):
