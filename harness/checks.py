@@ -7,7 +7,7 @@ import re
 import kernel
 import series
 import tree
-from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step
+from common import BUILD, HARNESS, LINUX, Fail, git, run, step
 
 
 def _script(path, what):

@@ -18,7 +18,7 @@ TIMEOUT = int(os.environ.get("TIMEOUT") or 300)
 BACKENDS = {"enforce": r"POE|PIE emulation \(enforcing\)", "check": r"PIE emulation \(checking\)"}
 
 SPLAT = re.compile(r"WARNING: |BUG: |Kernel panic|Internal error|Unable to handle|Bad mode|"
-                   r"INFO: (?:rcu|task)|possible (?:recursive|circular) locking")
+                   r"INFO: (?:rcu|task|trying)|turning off the locking|possible (?:recursive|circular) locking")
 
 
 def fragments(*names):

@@ -17,7 +17,7 @@ import shutil
 import boot
 import kernel
 import tree
-from common import BUILD, Fail, HARNESS, LINUX, git, step
+from common import BUILD, Fail, HARNESS, git, step
 
 WORK = os.path.join(BUILD, "sabotage")
 

@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
+#include <linux/debugfs.h>
 #include <linux/fail_pgtable.h>
 #include <linux/init.h>
 #include <linux/kpkeys_hardened_pgtables.h>
@@ -338,3 +339,22 @@ void __init kpkeys_hardened_pgtables_init(void)
 	pr_info("page tables are read-only, %ld from before, direct map of %s\n",
 		nr, use_cache ? "blocks" : "pages");
 }
+
+static int leaked_get(void *data, u64 *val)
+{
+	*val = atomic_long_read(&nr_leaked);
+
+	return 0;
+}
+
+DEFINE_DEBUGFS_ATTRIBUTE(leaked_fops, leaked_get, NULL, "%llu\n");
+
+static int __init kpkeys_hardened_pgtables_late_init(void)
+{
+	if (kpkeys_hardened_pgtables_enabled())
+		debugfs_create_file_unsafe("kpkeys_pgtable_leaked", 0400, NULL,
+					   NULL, &leaked_fops);
+
+	return 0;
+}
+late_initcall(kpkeys_hardened_pgtables_late_init);

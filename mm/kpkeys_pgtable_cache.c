@@ -30,6 +30,7 @@
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/rbtree.h>
+#include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/set_memory.h>
 #include <linux/shrinker.h>
@@ -539,6 +540,8 @@ void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats)
 
 	*stats = cache.stats;
 	stats->reserved = refill_reserve.nr;
+	VM_WARN_ON_ONCE(stats->taken != stats->cached + stats->reserved +
+			stats->in_use + stats->parked + stats->leaked);
 }
 
 /**
@@ -555,6 +558,11 @@ int __init kpkeys_pgtable_cache_init(void)
 {
 	struct chunk *chunk;
 	int i, ret;
+
+	/* Reclaim must never wait for who allocates under the mutex: tell lockdep. */
+	fs_reclaim_acquire(GFP_KERNEL);
+	might_lock(&refill_mutex);
+	fs_reclaim_release(GFP_KERNEL);
 
 	for (i = 0; i < NR_BUCKETS; i++)
 		INIT_LIST_HEAD(&cache.bucket[i]);

@@ -63,6 +63,26 @@ enum kpkeys_ctx {
  * - arch_kpkeys_context(): the value that @reg becomes on entering @ctx.
  */
 
+/* kpkeys_enter_context() for who knows that there are kpkeys. */
+static __always_inline __must_check
+struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
+{
+	struct kpkeys_state state = { };
+	u64 old, new;
+
+	BUILD_BUG_ON_MSG(!__builtin_constant_p(ctx),
+			 "a kpkeys context must be a constant");
+
+	old = arch_kpkeys_read();
+	new = arch_kpkeys_context(old, ctx);
+	if (new != old) {
+		arch_kpkeys_write(new);
+		state.restore = old;
+	}
+
+	return state;
+}
+
 /**
  * kpkeys_enter_context() - enter a kpkeys context
  * @ctx: the context, a compile-time constant.
@@ -73,23 +93,10 @@ enum kpkeys_ctx {
 static __always_inline __must_check
 struct kpkeys_state kpkeys_enter_context(enum kpkeys_ctx ctx)
 {
-	struct kpkeys_state state = { };
-	u64 reg;
-
-	BUILD_BUG_ON_MSG(!__builtin_constant_p(ctx),
-			 "a kpkeys context must be a constant");
-
 	if (!arch_supports_kpkeys())
-		return state;
+		return (struct kpkeys_state){ };
 
-	state.reg = arch_kpkeys_read();
-	reg = arch_kpkeys_context(state.reg, ctx);
-	if (reg != state.reg) {
-		arch_kpkeys_write(reg);
-		state.changed = true;
-	}
-
-	return state;
+	return __kpkeys_enter_context(ctx);
 }
 
 /**
@@ -102,8 +109,8 @@ struct kpkeys_state kpkeys_enter_context(enum kpkeys_ctx ctx)
 static __always_inline
 void kpkeys_leave_context(const struct kpkeys_state *state)
 {
-	if (state->changed)
-		arch_kpkeys_write(state->reg);
+	if (state->restore)
+		arch_kpkeys_write(state->restore);
 }
 
 /**

@@ -109,7 +109,7 @@ struct kpkeys_state kpkeys_enter_pgtable_write(void)
 	if (!kpkeys_hardened_pgtables_enabled())
 		return (struct kpkeys_state){ };
 
-	return kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
+	return __kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
 }
 
 /**

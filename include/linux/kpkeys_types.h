@@ -6,20 +6,19 @@
 
 /**
  * struct kpkeys_state - what kpkeys_leave_context() has to undo
- * @reg:     the register as it was before, if @changed.
- * @changed: kpkeys_enter_context() wrote the register.
+ * @restore: the register as it was before, or 0 if it was not written. It is
+ *           never 0: memory without a pkey of its own could not be read.
  *
  * Lives on the stack of the section that it belongs to, or in the task if that
  * is where the section is remembered.
  *
- * Invariant: @changed alone decides whether leave writes. Whether the machine
+ * Invariant: @restore alone decides whether leave writes. Whether the machine
  * has kpkeys, or the feature that opened the window is on, must not be looked
  * at again: the answer may have changed inside the section, and the window
  * would then stay open for good, or open where it never was.
  */
 struct kpkeys_state {
-	u64 reg;
-	bool changed;
+	u64 restore;
 };
 
 #endif /* _LINUX_KPKEYS_TYPES_H */

@@ -7,7 +7,9 @@
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 
+#include <linux/cpu.h>
 #include <linux/kpkeys_split_reserve.h>
+#include <linux/kthread.h>
 #include <linux/memblock.h>
 #include <linux/mm.h>
 #include <linux/pgalloc.h>
@@ -273,6 +275,136 @@ static void kpkeys_split_test_direct_map(struct kunit *test)
 	__free_pages(page, 2);
 }
 
+#define HAMMER_THREADS	4
+#define HAMMER_ROUNDS	40
+
+struct hammer {
+	struct kunit *test;
+	/* Kept, or the next would be where the map is split already. */
+	struct page *page[HAMMER_ROUNDS];
+	unsigned int order[HAMMER_ROUNDS];
+	unsigned int done;		/* ranges taken out and put back */
+	unsigned int no_memory;		/* refused, with nothing changed */
+	unsigned int wrong;
+};
+
+static atomic_t allocations;
+
+/* Every 8th page table is one too many. */
+static struct ptdesc *alloc_or_fail_at_times(void)
+{
+	if (!(atomic_inc_return(&allocations) % 8))
+		return NULL;
+
+	return pagetable_alloc(GFP_KERNEL, 0);
+}
+
+/* Are @nr pages from @first on not mapped, and all others of the 2^@order? */
+static bool only_these_are_unmapped(struct page *page, unsigned int order,
+				    unsigned int first, unsigned int nr)
+{
+	unsigned int i;
+	char byte;
+
+	for (i = 0; i < 1U << order; i++) {
+		int want = i >= first && i < first + nr ? -EFAULT : 0;
+
+		if (copy_from_kernel_nofault(&byte, page_address(page + i), 1) != want)
+			return false;
+	}
+
+	return true;
+}
+
+static void hammer_once(struct hammer *h, struct page *page, unsigned int order)
+{
+	unsigned int first = get_random_u32_below(1U << order);
+	unsigned int nr = 1 + get_random_u32_below((1U << order) - first);
+	unsigned long addr = (unsigned long)page_address(page + first);
+	int ret;
+
+	ret = set_direct_map_valid_noflush(page + first, nr, false);
+	flush_tlb_kernel_range(addr, addr + nr * PAGE_SIZE);
+	if (ret) {
+		if (ret != -ENOMEM || !only_these_are_unmapped(page, order, 0, 0))
+			h->wrong++;
+		h->no_memory++;
+		return;
+	}
+	if (!only_these_are_unmapped(page, order, first, nr))
+		h->wrong++;
+	/* The boundaries are there, so that this cannot fail. */
+	if (set_direct_map_valid_noflush(page + first, nr, true) ||
+	    !only_these_are_unmapped(page, order, 0, 0))
+		h->wrong++;
+	h->done++;
+}
+
+static int hammer_fn(void *data)
+{
+	struct hammer *h = data;
+	int i;
+
+	current->kunit_test = h->test;	/* for the stub */
+	for (i = 0; i < HAMMER_ROUNDS; i++) {
+		h->order[i] = get_random_u32_below(MAX_PAGE_ORDER + 1);
+		h->page[i] = alloc_pages(GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY,
+					 h->order[i]);
+		if (h->page[i])
+			hammer_once(h, h->page[i], h->order[i]);
+		cond_resched();
+	}
+	while (i--) {
+		if (h->page[i])
+			__free_pages(h->page[i], h->order[i]);
+	}
+	current->kunit_test = NULL;
+	while (!kthread_should_stop())
+		schedule_timeout_uninterruptible(1);
+
+	return 0;
+}
+
+/*
+ * Random ranges of the direct map at once, while memory for page tables runs out
+ * and CPUs come and go.
+ */
+static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
+{
+	unsigned int done = 0, no_memory = 0, wrong = 0;
+	struct task_struct *t[HAMMER_THREADS];
+	struct hammer *h;
+	int i, cpu;
+
+	h = kunit_kcalloc(test, HAMMER_THREADS, sizeof(*h), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, h);
+	kunit_activate_static_stub(test, kpkeys_split_reserve_alloc_one,
+				   alloc_or_fail_at_times);
+	for (i = 0; i < HAMMER_THREADS; i++) {
+		h[i].test = test;
+		t[i] = kthread_run(hammer_fn, &h[i], "kpkeys-hammer");
+		KUNIT_ASSERT_FALSE(test, IS_ERR(t[i]));
+	}
+	if (IS_ENABLED(CONFIG_HOTPLUG_CPU)) {
+		for_each_present_cpu(cpu) {
+			if (!cpu || remove_cpu(cpu))
+				continue;
+			KUNIT_EXPECT_EQ(test, add_cpu(cpu), 0);
+		}
+	}
+	for (i = 0; i < HAMMER_THREADS; i++) {
+		kthread_stop(t[i]);
+		done += h[i].done;
+		no_memory += h[i].no_memory;
+		wrong += h[i].wrong;
+	}
+	kunit_deactivate_static_stub(test, kpkeys_split_reserve_alloc_one);
+	kunit_info(test, "ranges of the direct map: %u, of which out of memory: %u; page tables: %d\n",
+		   done + no_memory, no_memory, atomic_read(&allocations));
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	KUNIT_EXPECT_GT(test, done, HAMMER_ROUNDS);
+}
+
 static int kpkeys_split_test_init(struct kunit *test)
 {
 	phys_addr_t phys = ALIGN(memblock_start_of_DRAM(), PUD_SIZE);
@@ -318,9 +450,10 @@ static struct kunit_case kpkeys_split_test_cases[] = {
 	KUNIT_CASE(kpkeys_split_test_demand),
 	KUNIT_CASE(kpkeys_split_test_cont),
 	KUNIT_CASE(kpkeys_split_test_cont_in_progress),
-	KUNIT_CASE(kpkeys_split_test_hammer),
+	KUNIT_CASE_SLOW(kpkeys_split_test_hammer),
 	KUNIT_CASE(kpkeys_split_test_no_memory),
 	KUNIT_CASE(kpkeys_split_test_direct_map),
+	KUNIT_CASE(kpkeys_split_test_direct_map_hammer),
 	{}
 };
 

@@ -215,13 +215,13 @@ static void kpkeys_test_no_needless_write(struct kunit *test)
 	struct kpkeys_state outer, inner;
 
 	outer = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
-	KUNIT_EXPECT_FALSE(test, outer.changed);
+	KUNIT_EXPECT_EQ(test, outer.restore, 0);
 	kpkeys_leave_context(&outer);
 
 	outer = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
 	inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
-	KUNIT_EXPECT_TRUE(test, outer.changed);
-	KUNIT_EXPECT_FALSE(test, inner.changed);
+	KUNIT_EXPECT_NE(test, outer.restore, 0);
+	KUNIT_EXPECT_EQ(test, inner.restore, 0);
 	kpkeys_leave_context(&inner);
 	kpkeys_leave_context(&outer);
 }

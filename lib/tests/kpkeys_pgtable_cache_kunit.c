@@ -12,8 +12,8 @@
 #include <linux/kpkeys_split_reserve.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
-#include <linux/set_memory.h>
 #include <linux/sched/mm.h>
+#include <linux/set_memory.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
@@ -234,6 +234,21 @@ static void kpkeys_pgtable_cache_test_empty_reclaim(struct kunit *test)
 	test_empty(test, true);
 }
 
+/* Take all there is without a refill; *@nr says how many that are. There is room for one more. */
+static struct page **drain_all(struct kunit *test, unsigned int *nr)
+{
+	struct kpkeys_pgtable_cache_stats s;
+	struct page **pages;
+
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	kpkeys_pgtable_cache_stats(&s);
+	pages = kunit_kcalloc(test, s.cached + 1, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	*nr = drain(pages, s.cached, false);
+
+	return pages;
+}
+
 static unsigned int fail_after;
 static bool split_first;
 
@@ -255,17 +270,12 @@ static int set_pkey_or_fail(unsigned long addr, int nr, int pkey,
 /* The pkey of a new chunk cannot be set: it is kept aside, and tried again first. */
 static void test_refill_fails(struct kunit *test, bool after_split)
 {
-	struct kpkeys_pgtable_cache_stats before, failed, after;
+	struct kpkeys_pgtable_cache_stats failed, after;
 	struct page **pages;
 	unsigned int nr;
 
 	skip_if_worker(test);
-	kpkeys_pgtable_cache_shrink(ULONG_MAX);
-	kpkeys_pgtable_cache_stats(&before);
-	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, pages);
-	/* Take what is there, and leave it to the next to refill. */
-	nr = drain(pages, before.cached, false);
+	pages = drain_all(test, &nr);
 
 	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
 	split_first = after_split;
@@ -322,11 +332,7 @@ static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 	int i;
 
 	skip_if_worker(test);
-	kpkeys_pgtable_cache_shrink(ULONG_MAX);
-	kpkeys_pgtable_cache_stats(&s);
-	pages = kunit_kcalloc(test, s.cached + 1, sizeof(*pages), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, pages);
-	nr = drain(pages, s.cached, false);
+	pages = drain_all(test, &nr);
 
 	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey,
 				   set_pkey_and_consume);
@@ -370,6 +376,93 @@ static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, page_private(ptdesc_page(again)), 0);
 	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm, again));
 	pagetable_dtor_free(again);
+}
+
+/* Frees come from wherever a reference may be dropped. */
+struct late_free {
+	struct page *page;
+	struct rcu_head rcu;
+	struct irq_work irq_work;
+	bool in_softirq;
+};
+
+static void free_by_rcu(struct rcu_head *rcu)
+{
+	struct late_free *f = container_of(rcu, struct late_free, rcu);
+
+	f->in_softirq = in_serving_softirq();
+	pagetable_free(page_ptdesc(f->page));
+}
+
+static void free_by_irq_work(struct irq_work *work)
+{
+	pagetable_free(page_ptdesc(container_of(work, struct late_free, irq_work)->page));
+}
+
+static void kpkeys_pgtable_cache_test_free_anywhere(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct late_free *f = kunit_kcalloc(test, 2, sizeof(*f), GFP_KERNEL);
+	struct page *page[4];
+	int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	kpkeys_pgtable_cache_stats(&before);
+	for (i = 0; i < ARRAY_SIZE(page); i++) {
+		struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL, 0);
+
+		KUNIT_ASSERT_NOT_NULL(test, ptdesc);
+		page[i] = ptdesc_page(ptdesc);
+	}
+
+	preempt_disable();
+	pagetable_free(page_ptdesc(page[0]));
+	preempt_enable();
+
+	local_irq_disable();
+	pagetable_free(page_ptdesc(page[1]));
+	local_irq_enable();
+
+	f[0].page = page[2];
+	call_rcu(&f[0].rcu, free_by_rcu);
+	f[1].page = page[3];
+	init_irq_work(&f[1].irq_work, free_by_irq_work);
+	irq_work_queue(&f[1].irq_work);
+	irq_work_sync(&f[1].irq_work);
+	rcu_barrier();
+
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_TRUE(test, f[0].in_softirq || IS_ENABLED(CONFIG_PREEMPT_RT));
+	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + 2);
+	expect_conserved(test);
+}
+
+/* What a shrinker that maps memory does: no refill, and lockdep has nothing to say. */
+static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	unsigned int noreclaim, nofs;
+	void *area[10];
+	int i;
+
+	kpkeys_pgtable_cache_stats(&before);
+	/* As __perform_reclaim() */
+	fs_reclaim_acquire(GFP_KERNEL);
+	noreclaim = memalloc_noreclaim_save();
+	nofs = memalloc_nofs_save();
+	for (i = 0; i < ARRAY_SIZE(area); i++)
+		area[i] = __vmalloc(600 * PAGE_SIZE, GFP_NOFS | __GFP_NOWARN);
+	for (i = 0; i < ARRAY_SIZE(area); i++) {
+		KUNIT_EXPECT_NOT_NULL(test, area[i]);
+		vfree(area[i]);
+	}
+	memalloc_nofs_restore(nofs);
+	memalloc_noreclaim_restore(noreclaim);
+	fs_reclaim_release(GFP_KERNEL);
+	kpkeys_pgtable_cache_stats(&after);
+	if (system_state < SYSTEM_RUNNING)
+		KUNIT_EXPECT_EQ(test, after.taken, before.taken);
+	expect_conserved(test);
 }
 
 #define NR_THREADS	4
@@ -440,6 +533,8 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_free_anywhere),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_vmalloc_in_reclaim),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_race),
 	{}
 };

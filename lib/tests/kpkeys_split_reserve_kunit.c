@@ -84,7 +84,7 @@ static void kpkeys_split_reserve_test_empty(struct kunit *test)
 static void kpkeys_split_reserve_test_take_atomic(struct kunit *test)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
-	DEFINE_SPINLOCK(lock);
+	static DEFINE_SPINLOCK(lock);
 	struct ptdesc *ptdesc;
 	unsigned long flags;
 
