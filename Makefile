@@ -25,8 +25,8 @@ tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 d
 refresh: ## the commits of build/linux -> series/ and the new files
 	$(HARNESS) refresh
 
-series: ## mail-ready patches and an mbox in build/series, signed by your git identity (VERSION=n)
-	$(HARNESS) series
+series: ## mail-ready patches and an mbox in build/series, signed by your git identity (V=n or VERSION=n)
+	@VERSION="$(or $(VERSION),$(V))" V= harness/enter python3 harness/main.py series
 
 kunit: ## KUnit by kunit.py (ARCH, MAP, MODE, PAGES, SUITE=glob)
 	$(HARNESS) kunit

@@ -35,14 +35,31 @@ def repository(stack):
     with step("round trip, mail, checkpatch, kernel-doc"):
         o.check("make refresh gives back what make tree was made from", tree.round_trip(stack))
         try:
-            mbox = series.make(stack, who=("A Submitter", "submitter@example.org"))
+            who = ("A Submitter", "submitter@example.org")
+            mbox, other = (series.make(stack, version, who) for version in ("1", "2"))
             o.check("make series")
-            o.check("b4 am and git am give the same tree", series.applies(stack, mbox))
+            for how in "am", "shazam":
+                o.check(f"b4 {how} gives the same tree", series.applies(stack, mbox, how))
+            o.check("b4 diff compares two versions", series.differs(mbox, other, len(tree.stack(stack))))
+            _addressed(o, os.path.splitext(mbox)[0], stack)
             _checkpatch(o, os.path.splitext(mbox)[0])
         except Fail as e:
             o.check("make series", str(e))
         _kernel_doc(o, stack)
     return o
+
+
+def _addressed(o, folder, stack):
+    """Each mail goes to somebody, and each new file is somebody's."""
+    for path in sorted(glob.glob(folder + "/*.patch")):
+        with open(path) as f:
+            head = f.read().partition("\n\n")[0]
+        o.check(f"addressed {os.path.basename(path)[:40]}",
+                None if re.search(r"^To: .*@", head, re.M) and "linux-kernel@" in head else "no To, or not to the list")
+    for path in sorted(p for patch in tree.stack(stack) for p in patch.new):
+        out = run(["scripts/get_maintainer.pl", "--sections", "--nogit", "--nogit-fallback", "-f", path], cwd=LINUX,
+                  check=False, log="get_maintainer")
+        o.check(f"MAINTAINERS {path}", None if "KERNEL PROTECTION KEYS" in out else "no entry of ours covers it")
 
 
 def _checkpatch(o, folder):

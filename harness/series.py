@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The mail-ready series: git format-patch, and b4 to see that it applies."""
+import glob
 import os
 import re
 import shutil
@@ -16,6 +17,28 @@ def identity():
         raise Fail("the series is signed by you, and git knows no identity: "
                    "git config --global user.name '...', user.email '...'")
     return name, email
+
+
+def _people(paths):
+    """The headers To and Cc for these patches, as MAINTAINERS of the series' own tree says."""
+    def ask(*which):
+        out = run(["scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--norolestats", *which, *paths],
+                  cwd=LINUX, log="series")
+        return [line for line in out.splitlines() if "@" in line]
+
+    headers = (("To", ask("--nol")), ("Cc", ask("--nom", "--nor")))
+    return "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in headers if who)
+
+
+def _address(path, mails):
+    """A mail about files that nobody maintains goes to all whom the others go to."""
+    people = _people([path] if path in mails else mails)
+    if "To: " not in people:
+        people = _people(mails)
+    with open(path) as f:
+        head, blank, body = f.read().partition("\n\n")
+    with open(path, "w") as f:
+        f.write(head + "\n" + people.rstrip("\n") + blank + body)
 
 
 def make(stack, version="1", who=None):
@@ -39,6 +62,7 @@ def make(stack, version="1", who=None):
     shutil.rmtree(work, ignore_errors=True)
     with open(os.path.join(TOP, "series/cover-letter")) as f:
         subject, _, body = f.read().partition("\n")
+    body, _, change_id = body.rpartition("\nchange-id: ")
     git("format-patch", "-q", "--cover-letter", "--thread=shallow", f"--base={base}", f"-v{version}",
         "-o", out, f"{base}..{commit}", env=ident)
     cover, = [os.path.join(out, n) for n in os.listdir(out) if "-0000-cover-letter" in n]
@@ -46,37 +70,62 @@ def make(stack, version="1", who=None):
         text = f.read()
     text = text.replace("*** SUBJECT HERE ***", subject.removeprefix("Subject: "))
     text = text.replace("*** BLURB HERE ***", body.strip())
+    text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id.strip()}", text, flags=re.M)
     with open(cover, "w") as f:
         f.write(text)
+    mails = sorted(glob.glob(out + "/*.patch"))
+    for mail in mails:
+        _address(mail, mails[1:])
     mbox = out + ".mbox"
     with open(mbox, "w") as m:
-        for n in sorted(os.listdir(out)):
-            with open(os.path.join(out, n)) as f:
+        for mail in mails:
+            with open(mail) as f:
                 m.write(f.read() + "\n")
     return mbox
 
 
-def applies(stack, mbox):
-    """None if b4 makes of the mbox what applies to the base and gives our tree."""
+def _msgid(mbox):
     with open(mbox) as f:
-        msgid = re.search(r"^Message-ID: <(.+)>$", f.read(), re.M | re.I)[1]
-    work = os.path.join(BUILD, "b4")
-    shutil.rmtree(work, ignore_errors=True)
-    os.makedirs(work)
-    env = {"HOME": work, "GIT_CONFIG_COUNT": "0"}
-    out = run(["b4", "--offline-mode", "am", "-m", mbox, "-o", work, msgid], cwd=LINUX, env=env, log="b4", check=False)
-    mbx = [n for n in os.listdir(work) if n.endswith(".mbx")]
-    if not mbx:
-        return f"b4 am: {out.strip().splitlines()[-1]}"
-    copy = os.path.join(work, "linux")
+        return re.search(r"^Message-ID: <(.+)>$", f.read(), re.M | re.I)[1]
+
+
+def _b4(cwd, *args):
+    """b4 without a network, and without the user's configuration."""
+    home = os.path.join(BUILD, "b4")
+    os.makedirs(home, exist_ok=True)
+    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
+           for what, value in (("NAME", "b4"), ("EMAIL", "b4@localhost"))}
+    return run(["b4", "--offline-mode", *args], cwd=cwd, env=dict(who, HOME=home, GIT_CONFIG_COUNT="0"),
+               log="b4", check=False, stdin="")
+
+
+def applies(stack, mbox, how):
+    """None if b4 @how ("am" or "shazam") makes of the mbox, on the base, what our tree is."""
+    home = os.path.join(BUILD, "b4")
+    shutil.rmtree(home, ignore_errors=True)
+    copy = os.path.join(home, "linux")
     git("worktree", "prune")
     git("worktree", "add", "-q", "--detach", copy, "origin/base")
     try:
-        git("am", "-q", os.path.join(work, mbx[0]), cwd=copy, env=dict(
-            env, GIT_COMMITTER_NAME="b4", GIT_COMMITTER_EMAIL="b4@localhost"), log="b4")
+        if how == "shazam":
+            out = _b4(copy, "shazam", "-m", mbox, _msgid(mbox))
+        else:
+            out = _b4(copy, "am", "-m", mbox, "-o", home, _msgid(mbox))
+            mbx = glob.glob(home + "/*.mbx")
+            if not mbx:
+                return f"b4 am: {out.strip().splitlines()[-1]}"
+            git("am", "-q", mbx[0], cwd=copy, log="b4", env={"GIT_COMMITTER_NAME": "b4",
+                                                            "GIT_COMMITTER_EMAIL": "b4@localhost"})
         same = git("rev-parse", "HEAD^{tree}", cwd=copy) == git("rev-parse", tree.assemble(stack) + "^{tree}")
-        return None if same else "git am of the series gives another tree"
+        return None if same else f"b4 {how} gives another tree: {out.strip().splitlines()[-1]}"
     except Fail as e:
         return str(e)
     finally:
         git("worktree", "remove", "--force", copy)
+
+
+def differs(mbox, other, nr):
+    """None if b4 diff finds all @nr patches of one mbox in the other, unchanged."""
+    out = _b4(LINUX, "diff", "-m", mbox, other)
+    same = len(re.findall(r"^(?:\x1b\[\d*m)?\s*\d+:\s+\w+ = \s*\d+:", out, re.M))
+    return None if same == nr else f"{same} of {nr} patches are the same: {out.strip().splitlines()[-1]}"

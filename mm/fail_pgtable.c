@@ -11,15 +11,34 @@
 static DECLARE_FAULT_ATTR(fail_set_memory_pkey);
 static DECLARE_FAULT_ATTR(fail_pgtable_alloc);
 
+/*
+ * setup_fault_attr() is for later: it seeds a random number generator, which
+ * allocates. That only matters for a probability of less than 100.
+ */
+static int __init setup_early_fault_attr(struct fault_attr *attr, const char *str)
+{
+	int space, times;
+
+	if (sscanf(str, "%lu,%lu,%d,%d", &attr->interval, &attr->probability,
+		   &space, &times) != 4) {
+		pr_warn("FAULT_INJECTION: failed to parse '%s'\n", str);
+		return -EINVAL;
+	}
+	atomic_set(&attr->space, space);
+	atomic_set(&attr->times, times);
+
+	return 0;
+}
+
 static int __init setup_fail_set_memory_pkey(char *str)
 {
-	return setup_fault_attr(&fail_set_memory_pkey, str);
+	return setup_early_fault_attr(&fail_set_memory_pkey, str);
 }
 early_param("fail_set_memory_pkey", setup_fail_set_memory_pkey);
 
 static int __init setup_fail_pgtable_alloc(char *str)
 {
-	return setup_fault_attr(&fail_pgtable_alloc, str);
+	return setup_early_fault_attr(&fail_pgtable_alloc, str);
 }
 early_param("fail_pgtable_alloc", setup_fail_pgtable_alloc);
 
@@ -48,8 +67,8 @@ bool should_fail_pgtable_alloc(gfp_t gfp, unsigned int order)
 	if (gfp & __GFP_NOFAIL)
 		return false;
 
-	return should_fail_ex(&fail_pgtable_alloc, PAGE_SIZE << order,
-			      gfp & __GFP_NOWARN ? FAULT_NOWARN : 0);
+	/* Reported also for __GFP_NOWARN, which a split reserve is filled with. */
+	return should_fail(&fail_pgtable_alloc, PAGE_SIZE << order);
 }
 
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
