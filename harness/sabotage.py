@@ -101,14 +101,20 @@ def run_all(stack, name=None):
     o = kernel.Outcome("test-the-tests")
     chosen = find(name)
     copy = _copy(stack)
-    k = kernel.Kernel(stack, work=WORK)
+    k = kernel.Kernel(stack, work=WORK, config=kernel.fragments("arm64", "4k", "kunit", "lockdep"))
     # Whole, so that no file but those a patch is meant for is compiled with it.
-    with step("build without sabotage"):
+    with step("build without sabotage, with lockdep"):
         k.build()
+    # What is red without sabotage would prove nothing.
+    unbroken = []
+    for map_ in [] if name else kernel.MAPS:
+        with step(f"KUnit without sabotage, MAP={map_}"):
+            unbroken.append(k.kunit("enforce", map_))
+            unbroken[-1].what += " lockdep"
     for s in chosen:
         with step(f"sabotage {s.name}: {s.what}"):
             try:
                 o.check(s.name, _one(s, k, copy))
             except Fail as e:
                 o.check(s.name, str(e))
-    return [o]
+    return [*unbroken, o]
