@@ -127,13 +127,9 @@ static __always_inline void kpkeys_assert_pgtable_write(void)
 }
 
 /* guard(kpkeys_hardened_pgtables)(): tables may be written up to the end of the scope. */
-#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
 DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables,
 		    _T->state = kpkeys_enter_pgtable_write(),
 		    kpkeys_leave_context(&_T->state),
 		    struct kpkeys_state state)
-#else
-DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables, , )
-#endif
 
 #endif /* _LINUX_KPKEYS_HARDENED_PGTABLES_H */
