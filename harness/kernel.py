@@ -68,7 +68,10 @@ class Kernel:
         self._make("olddefconfig", log=log)
         with open(config) as f:
             have = set(f.read().splitlines())
-        dropped = [line for line in text.splitlines() if line.startswith("CONFIG_") and line not in have]
+        # As in a configuration, the last line about a symbol counts.
+        asked = {re.search(r"CONFIG_\w+", line)[0]: line for line in text.splitlines()
+                 if re.match(r"CONFIG_\w+=|# CONFIG_\w+ is not set$", line)}
+        dropped = [line for line in asked.values() if line.startswith("CONFIG_") and line not in have]
         if dropped:
             raise Fail(f"harness/config asks for what the Kconfig of {self.name} drops: {' '.join(dropped)}")
         os.replace(config, result)
