@@ -348,9 +348,11 @@ static void note_tables(struct walk *w, u64 *table, int level)
 	unsigned long pfn = virt_to_pfn(table);
 	unsigned int i;
 
-	if (pfn - w->base_pfn < w->nr_pfns &&
-	    !test_and_set_bit(pfn - w->base_pfn, w->is_table))
+	if (pfn - w->base_pfn < w->nr_pfns) {
+		if (test_and_set_bit(pfn - w->base_pfn, w->is_table))
+			return;
 		w->tables[level + 1]++;
+	}
 
 	for (i = 0; i < nr_entries(level) && level < LAST_LEVEL; i++) {
 		u64 desc = READ_ONCE(table[i]);
@@ -396,13 +398,16 @@ static void check_mappings(struct walk *w, u64 *table, int level,
 {
 	unsigned int shift = PAGE_SHIFT +
 			     (LAST_LEVEL - level) * PTDESC_TABLE_SHIFT;
+	u64 desc = 0, prev;
 	unsigned int i;
 
 	for (i = 0; i < nr_entries(level); i++) {
 		unsigned long start = addr | (unsigned long)i << shift;
-		u64 desc = READ_ONCE(table[i]);
 
-		if (!(desc & PTE_VALID))
+		prev = desc;
+		desc = READ_ONCE(table[i]);
+		/* Terabytes of KASAN shadow are the same few tables. */
+		if (!(desc & PTE_VALID) || desc == prev)
 			continue;
 		if (desc_is_table(desc, level))
 			check_mappings(w, desc_to_table(desc), level + 1, start);
