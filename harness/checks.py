@@ -5,6 +5,7 @@ import os
 import re
 
 import kernel
+import perpatch
 import series
 import tree
 from common import BUILD, HARNESS, LINUX, Fail, git, run, step
@@ -63,19 +64,11 @@ def _addressed(o, folder, stack):
 
 
 def _checkpatch(o, folder):
-    with open(os.path.join(HARNESS, "checkpatch-ignore")) as f:
-        ignore = [line.split()[0] for line in f if line.strip() and not line.startswith("#")]
-    in_file = [i.split("@") for i in ignore if "@" in i]
-    ignore = [i for i in ignore if "@" not in i]
     for path in sorted(glob.glob(folder + "/*.patch"))[1:]:
         with open(path) as f:
             if "NOT FOR MERGING" in f.read(2000):
                 continue
-        out = run(["scripts/checkpatch.pl", "--strict", "--show-types", "--terse", "--showfile", "--no-summary",
-                   "--ignore", ",".join(ignore), path], cwd=LINUX, check=False, log="checkpatch")
-        lines = [line for line in out.splitlines() if re.search(r"(ERROR|WARNING|CHECK):", line) and
-                 not any(f":{kind}: " in line and line.startswith(folder) for kind, folder in in_file)]
-        o.check(f"checkpatch {os.path.basename(path)[:40]}", "; ".join(lines[:3]) if lines else None)
+        o.check(f"checkpatch {os.path.basename(path)[:40]}", perpatch.style(path))
 
 
 def _kernel_doc(o, stack):

@@ -11,6 +11,7 @@ import checks
 import faults
 import kernel
 import matrix
+import perpatch
 import report
 import sabotage
 import series
@@ -60,6 +61,7 @@ def do_test(stack):
     with step("KUnit, ARCH=um"):
         outcomes.append(um.kunit())
     outcomes.append(checks.repository(stack))
+    outcomes.append(perpatch.each(stack))
     outcomes += checks.object_code()
     outcomes.append(checks.behaviour())
     outcomes += sabotage.run_all(stack)
@@ -87,6 +89,11 @@ def do_workload(stack):
     k = built(stack, **config)
     with step(f"workload, MAP={run['map_']} MODE={run['mode']}"):
         return [boot.boot(k, run["mode"], run["map_"], workload=int(seconds))]
+
+
+def do_check(stack):
+    tree.make(stack)
+    return [checks.repository(stack), perpatch.each(stack, full=True), *checks.object_code()]
 
 
 def do_faults(stack):
