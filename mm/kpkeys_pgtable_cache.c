@@ -49,24 +49,29 @@
 /* Below this, a refill is started in the background. */
 #define LOW_MARK		64
 
+/* What a shrinker leaves, so that the next few tables do not take it back. */
+#define SHRINK_MARK		(2 * LOW_MARK)
+
 /* What boot has to get along with until it may refill, which takes interrupts. */
 #define BOOT_STOCK		256
 
 /*
- * What may refill leaves this many to those who may not: they have no other way
+ * Who may refill leaves this many to those who may not: they have no other way
  * to a page.
  */
 #define EMERGENCY_MARK		16
 
 static const unsigned int chunk_orders[] = ARCH_KPKEYS_PGTABLE_CHUNK_ORDERS;
+static_assert(ARRAY_SIZE(chunk_orders) <=
+	      ARRAY_SIZE(((struct kpkeys_pgtable_cache_stats *)0)->refills));
 
-#define MAX_CHUNK_ORDER		10
-#define NR_BUCKETS		(MAX_CHUNK_ORDER + 2)
+/* A chunk that is not all free has at most 2^order - 1 free pages. */
+#define NR_BUCKETS		(MAX_PAGE_ORDER + 1)
 
 /**
  * struct chunk - pages whose pkey was set together
  * @rb:      in the tree of all chunks.
- * @node:    in a bucket, if it has free pages.
+ * @node:    in a bucket or among the free chunks, if it has free pages.
  * @free:    free pages, linked by page->lru.
  * @nr_free: how many.
  * @pfn:     the first page.
@@ -82,18 +87,22 @@ struct chunk {
 };
 
 /*
- * Chunks with free pages are in a bucket by the number of these, so that pages
- * can be handed out from the fullest chunks and the others become free.
+ * Invariant: a chunk with free pages is in the bucket for their number, to within
+ * a power of two; one all of whose pages are free is among the free chunks. Pages
+ * are handed out from the lowest bucket first and from a free chunk last, so that
+ * chunks become free.
  */
 static struct {
 	spinlock_t lock;		/* all of this, and the free pages */
 	struct rb_root chunks;		/* all of them, by address */
 	struct list_head bucket[NR_BUCKETS];
-	unsigned long nr_chunks_free;	/* all of whose pages are free */
+	struct list_head free_chunks;
+	unsigned long free_chunk_pages;	/* the pages of these */
 	struct kpkeys_pgtable_cache_stats stats;
 } cache = {
 	.lock = __SPIN_LOCK_UNLOCKED(cache.lock),
 	.chunks = RB_ROOT,
+	.free_chunks = LIST_HEAD_INIT(cache.free_chunks),
 };
 
 static DEFINE_MUTEX(refill_mutex);
@@ -144,28 +153,42 @@ static struct chunk *chunk_of(struct page *page)
 			     struct chunk, rb);
 }
 
-/* Put the chunk where its number of free pages says. */
-static void chunk_requeue(struct chunk *chunk)
+/* The number of free pages is about to change. */
+static void chunk_dequeue(struct chunk *chunk)
 {
 	lockdep_assert_held(&cache.lock);
 
 	list_del_init(&chunk->node);
-	if (chunk->nr_free)
+	if (chunk->nr_free == chunk_pages(chunk))
+		cache.free_chunk_pages -= chunk->nr_free;
+}
+
+/* Put the chunk where its number of free pages says. */
+static void chunk_queue(struct chunk *chunk)
+{
+	lockdep_assert_held(&cache.lock);
+
+	if (chunk->nr_free == chunk_pages(chunk)) {
+		cache.free_chunk_pages += chunk->nr_free;
+		list_add(&chunk->node, &cache.free_chunks);
+	} else if (chunk->nr_free) {
 		list_add(&chunk->node, &cache.bucket[fls(chunk->nr_free)]);
+	}
 }
 
 static void chunk_put_page(struct chunk *chunk, struct page *page)
 {
 	lockdep_assert_held(&cache.lock);
+	/* More free pages than there are: one of them was freed twice. */
+	VM_WARN_ON_ONCE(chunk->nr_free >= chunk_pages(chunk));
 
 	list_add(&page->lru, &chunk->free);
 	chunk->nr_free++;
 	cache.stats.cached++;
-	if (chunk->nr_free == chunk_pages(chunk))
-		cache.nr_chunks_free++;
 }
 
-static struct page *take_page(void)
+/* A free page, if more than @leave are there. */
+static struct page *take_page(unsigned long leave)
 {
 	struct chunk *chunk = NULL;
 	struct page *page;
@@ -173,16 +196,23 @@ static struct page *take_page(void)
 
 	guard(spinlock_irqsave)(&cache.lock);
 
+	if (cache.stats.cached <= leave)
+		return NULL;
+	if (cache.stats.cached <= EMERGENCY_MARK)
+		cache.stats.emergency++;
+
 	for (i = 0; i < NR_BUCKETS && !chunk; i++)
 		chunk = list_first_entry_or_null(&cache.bucket[i], struct chunk, node);
 	if (!chunk)
+		chunk = list_first_entry_or_null(&cache.free_chunks, struct chunk, node);
+	if (WARN_ON_ONCE(!chunk))
 		return NULL;
 
 	page = list_first_entry(&chunk->free, struct page, lru);
 	list_del(&page->lru);
-	if (chunk->nr_free-- == chunk_pages(chunk))
-		cache.nr_chunks_free--;
-	chunk_requeue(chunk);
+	chunk_dequeue(chunk);
+	chunk->nr_free--;
+	chunk_queue(chunk);
 	cache.stats.cached--;
 	cache.stats.in_use++;
 	cache.stats.lowest = min(cache.stats.lowest, cache.stats.cached);
@@ -207,6 +237,15 @@ static void chunk_free(struct chunk *chunk)
 	kfree(chunk);
 }
 
+/* Tests make it fail. */
+VISIBLE_IF_KUNIT
+struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order)
+{
+	KUNIT_STATIC_STUB_REDIRECT(kpkeys_pgtable_cache_alloc_pages, gfp, order);
+
+	return alloc_pages(gfp, order);
+}
+
 static struct chunk *chunk_alloc_order(gfp_t gfp, unsigned int order)
 {
 	struct chunk *chunk;
@@ -216,7 +255,7 @@ static struct chunk *chunk_alloc_order(gfp_t gfp, unsigned int order)
 	if (!chunk)
 		return NULL;
 
-	page = alloc_pages(gfp, order);
+	page = kpkeys_pgtable_cache_alloc_pages(gfp, order);
 	if (!page) {
 		kfree(chunk);
 		return NULL;
@@ -243,7 +282,9 @@ static struct chunk *chunk_alloc(void)
 		unsigned int order = chunk_orders[i];
 		struct chunk *chunk;
 
-		chunk = chunk_alloc_order(order ? gfp | __GFP_NORETRY : gfp, order);
+		/* Not worth making room for a large one: a smaller one will do. */
+		chunk = chunk_alloc_order(order > PAGE_ALLOC_COSTLY_ORDER ?
+					  gfp | __GFP_NORETRY : gfp, order);
 		if (!chunk)
 			continue;
 		if (arch_kpkeys_split_demand(chunk_address(chunk), chunk_pages(chunk)) <
@@ -287,10 +328,14 @@ static void chunk_stock(struct chunk *chunk, unsigned int from)
 		kpkeys_split_reserve_add(&refill_reserve,
 					 page_ptdesc(pfn_to_page(chunk->pfn + i)));
 
+	/* Or the next chunk could not be split off. */
+	VM_WARN_ON_ONCE(chunk->order && refill_reserve.nr < CHUNK_MAX_DEMAND);
+
 	guard(spinlock_irqsave)(&cache.lock);
+	chunk_dequeue(chunk);
 	for (; i < chunk_pages(chunk); i++)
 		chunk_put_page(chunk, pfn_to_page(chunk->pfn + i));
-	chunk_requeue(chunk);
+	chunk_queue(chunk);
 }
 
 /* Protect a chunk and stock the cache with it. */
@@ -379,8 +424,10 @@ static bool may_refill(gfp_t gfp)
 
 static void refill_work_fn(struct work_struct *work)
 {
-	if (may_refill(GFP_KERNEL))
-		refill(LOW_MARK);
+	while (nr_cached() <= LOW_MARK && may_refill(GFP_KERNEL)) {
+		if (refill(LOW_MARK))
+			break;
+	}
 }
 
 static DECLARE_WORK(refill_work, refill_work_fn);
@@ -396,19 +443,22 @@ static DECLARE_WORK(refill_work, refill_work_fn);
  */
 struct page *kpkeys_pgtable_cache_alloc(gfp_t gfp)
 {
-	struct page *page;
 	bool may = may_refill(gfp);
+	struct page *page;
 
-	if (may && nr_cached() <= EMERGENCY_MARK)
-		refill(EMERGENCY_MARK);
-	else if (nr_cached() <= LOW_MARK && system_state >= SYSTEM_RUNNING)
+	if (nr_cached() <= LOW_MARK && system_state >= SYSTEM_RUNNING)
 		queue_work(system_dfl_wq, &refill_work);
 
-	page = take_page();
+	/* Others may be faster to take what a refill has brought. */
+	do
+		page = take_page(may ? EMERGENCY_MARK : 0);
+	while (!page && may && !refill(EMERGENCY_MARK));
+
 	if (!page) {
-		scoped_guard(spinlock_irqsave, &cache.lock)
-			cache.stats.refused++;
-		return NULL;
+		/* What boot set aside for the time when nothing can be split. */
+		WARN_ONCE(!arch_kpkeys_can_split(), "kpkeys: the stock of page tables for boot is used up\n");
+		guard(spinlock_irqsave)(&cache.lock);
+		cache.stats.refused++;
 	}
 
 	return page;
@@ -452,44 +502,92 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 	 * ptlock_init(), which finds the pointer that ptlock_free() leaves here.
 	 */
 	set_page_private(page, 0);
+	chunk_dequeue(chunk);
 	chunk_put_page(chunk, page);
-	chunk_requeue(chunk);
+	chunk_queue(chunk);
 	cache.stats.in_use--;
 
 	return true;
 }
 
-/* A chunk all of whose pages are free, taken out of the cache. */
-static struct chunk *detach_free_chunk(void)
+/*
+ * A chunk all of whose pages are free, with some of them in [@start, @end), if
+ * @leave pages stay in the cache without it.
+ */
+static struct chunk *find_free_chunk(unsigned long start, unsigned long end,
+				     unsigned long leave)
 {
 	struct chunk *chunk;
-	int i;
 
-	guard(spinlock_irqsave)(&cache.lock);
+	lockdep_assert_held(&cache.lock);
 
-	for (i = NR_BUCKETS - 1; i > 0; i--) {
-		list_for_each_entry(chunk, &cache.bucket[i], node) {
-			if (chunk->nr_free != chunk_pages(chunk) ||
-			    cache.stats.cached - chunk->nr_free < LOW_MARK)
-				continue;
-			list_del_init(&chunk->node);
-			cache.nr_chunks_free--;
-			cache.stats.cached -= chunk->nr_free;
-			cache.stats.taken -= chunk->nr_free;
-			cache.stats.given_back++;
+	list_for_each_entry(chunk, &cache.free_chunks, node) {
+		if (chunk->pfn < end && chunk->pfn + chunk_pages(chunk) > start &&
+		    cache.stats.cached - chunk->nr_free >= leave)
 			return chunk;
-		}
 	}
 
 	return NULL;
+}
+
+static bool has_free_chunk(unsigned long start, unsigned long end)
+{
+	guard(spinlock_irqsave)(&cache.lock);
+
+	return find_free_chunk(start, end, 0);
+}
+
+/* Take such a chunk out of the cache. */
+static struct chunk *detach_free_chunk(unsigned long start, unsigned long end,
+				       unsigned long leave)
+{
+	struct chunk *chunk;
+
+	guard(spinlock_irqsave)(&cache.lock);
+
+	chunk = find_free_chunk(start, end, leave);
+	if (chunk) {
+		chunk_dequeue(chunk);
+		cache.stats.cached -= chunk->nr_free;
+		cache.stats.taken -= chunk->nr_free;
+		cache.stats.given_back++;
+	}
+
+	return chunk;
+}
+
+/*
+ * Make a detached chunk ordinary memory and free it; returns the number of pages,
+ * zero if that was not possible.
+ */
+static unsigned int chunk_give_back(struct chunk *chunk)
+{
+	KPKEYS_SPLIT_RESERVE_ONSTACK(none);
+	unsigned int nr = chunk_pages(chunk);
+	int ret;
+
+	/* Its boundaries are there from when its pkey was set: nothing is split. */
+	ret = chunk_set_pkey(chunk, KPKEYS_PKEY_DEFAULT, &none);
+	trace_kpkeys_pgtable_give_back(chunk->pfn, chunk->order, 0, ret);
+	if (ret) {
+		pr_warn_once("cannot make %u free pages of page tables writable again: %d; they are not used any more\n",
+			     nr, ret);
+		guard(spinlock_irqsave)(&cache.lock);
+		cache.stats.taken += nr;
+		cache.stats.leaked += nr;
+		cache.stats.given_back--;
+		return 0;
+	}
+	chunk_free(chunk);
+
+	return nr;
 }
 
 /**
  * kpkeys_pgtable_cache_shrink() - give whole free chunks back
  * @nr_pages: how many pages to give back, if there are that many.
  *
- * The pkey of a whole chunk can be restored without a split, as its boundaries
- * are there from when it was set.
+ * A few pages stay, so that the next tables do not take it all back.
  *
  * Context: Process context; takes no lock that is held across an allocation.
  * Return: how many pages were given back.
@@ -498,30 +596,12 @@ unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages)
 {
 	unsigned long nr = 0;
 
-	/* Not in use on a direct map of pages. */
-	if (!READ_ONCE(cache.stats.taken))
-		return 0;
-
 	while (nr < nr_pages) {
-		KPKEYS_SPLIT_RESERVE_ONSTACK(none);
-		struct chunk *chunk = detach_free_chunk();
-		int ret;
+		struct chunk *chunk = detach_free_chunk(0, ULONG_MAX, SHRINK_MARK);
 
 		if (!chunk)
 			break;
-		ret = chunk_set_pkey(chunk, KPKEYS_PKEY_DEFAULT, &none);
-		trace_kpkeys_pgtable_give_back(chunk->pfn, chunk->order, 0, ret);
-		if (ret) {
-			pr_warn_once("cannot make %u free pages of page tables writable again: %d; they are not used any more\n",
-				     chunk_pages(chunk), ret);
-			guard(spinlock_irqsave)(&cache.lock);
-			cache.stats.taken += chunk_pages(chunk);
-			cache.stats.leaked += chunk_pages(chunk);
-			cache.stats.given_back--;
-			continue;
-		}
-		nr += chunk_pages(chunk);
-		chunk_free(chunk);
+		nr += chunk_give_back(chunk);
 	}
 
 	return nr;
@@ -573,24 +653,20 @@ int __init kpkeys_pgtable_cache_init(void)
 		return -ENOMEM;
 	count_taken(chunk);
 
-	guard(mutex)(&refill_mutex);
-	for (i = 0; i < CHUNK_MAX_DEMAND; i++)
-		kpkeys_split_reserve_add(&refill_reserve,
-					 page_ptdesc(pfn_to_page(chunk->pfn + i)));
-	ret = chunk_set_pkey(chunk, KPKEYS_PKEY_PGTABLES, &refill_reserve);
-	if (ret)
-		return ret;
-	cache.stats.refills[0]++;
-	cache.stats.in_use += CHUNK_MAX_DEMAND - refill_reserve.nr;
-	chunk_stock(chunk, CHUNK_MAX_DEMAND);
-
-	while (!ret && nr_cached() < BOOT_STOCK) {
-		chunk = chunk_alloc();
-		if (!chunk)
-			return -ENOMEM;
-		count_taken(chunk);
-		ret = refill_with(chunk);
+	scoped_guard(mutex, &refill_mutex) {
+		for (i = 0; i < CHUNK_MAX_DEMAND; i++)
+			kpkeys_split_reserve_add(&refill_reserve,
+						 page_ptdesc(pfn_to_page(chunk->pfn + i)));
+		ret = chunk_set_pkey(chunk, KPKEYS_PKEY_PGTABLES, &refill_reserve);
+		if (ret)
+			return ret;
+		cache.stats.refills[0]++;
+		cache.stats.in_use += CHUNK_MAX_DEMAND - refill_reserve.nr;
+		chunk_stock(chunk, CHUNK_MAX_DEMAND);
 	}
+
+	while (!ret && nr_cached() < BOOT_STOCK)
+		ret = refill(BOOT_STOCK - 1);
 
 	return ret;
 }
@@ -598,8 +674,9 @@ int __init kpkeys_pgtable_cache_init(void)
 static unsigned long shrink_count(struct shrinker *shrinker,
 				  struct shrink_control *sc)
 {
-	/* At least what stays above the mark; exact if all chunks are of one size. */
-	return READ_ONCE(cache.nr_chunks_free) << chunk_orders[0];
+	unsigned long nr = READ_ONCE(cache.free_chunk_pages);
+
+	return nr && nr_cached() > SHRINK_MARK ? nr : SHRINK_EMPTY;
 }
 
 static unsigned long shrink_scan(struct shrinker *shrinker,
@@ -608,12 +685,26 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 	return kpkeys_pgtable_cache_shrink(sc->nr_to_scan) ?: SHRINK_STOP;
 }
 
+/*
+ * Free pages of ours would keep memory from going offline. Those that are tables,
+ * and those in the reserve, do.
+ */
 static int memory_callback(struct notifier_block *nb, unsigned long action,
 			   void *arg)
 {
-	/* Free pages of ours would keep the memory from going offline. */
-	if (action == MEM_GOING_OFFLINE)
-		kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	struct memory_notify *mem = arg;
+	unsigned long start = mem->start_pfn, end = start + mem->nr_pages;
+
+	if (action != MEM_GOING_OFFLINE)
+		return NOTIFY_OK;
+
+	do {
+		struct chunk *chunk;
+
+		while ((chunk = detach_free_chunk(start, end, LOW_MARK)))
+			chunk_give_back(chunk);
+		/* The memory is isolated by now: a refill comes from elsewhere. */
+	} while (has_free_chunk(start, end) && !refill(ULONG_MAX));
 
 	return NOTIFY_OK;
 }
@@ -627,8 +718,8 @@ static int stats_show(struct seq_file *m, void *v)
 	seq_printf(m, "taken %lu\ncached %lu\nreserved %lu\nin_use %lu\nparked %lu\nleaked %lu\n",
 		   stats.taken, stats.cached, stats.reserved, stats.in_use,
 		   stats.parked, stats.leaked);
-	seq_printf(m, "lowest %lu\nrefused %lu\ngiven_back %lu\n",
-		   stats.lowest, stats.refused, stats.given_back);
+	seq_printf(m, "lowest %lu\nemergency %lu\nrefused %lu\ngiven_back %lu\n",
+		   stats.lowest, stats.emergency, stats.refused, stats.given_back);
 	for (i = 0; i < ARRAY_SIZE(chunk_orders); i++)
 		seq_printf(m, "refills_order_%u %lu\n", chunk_orders[i], stats.refills[i]);
 

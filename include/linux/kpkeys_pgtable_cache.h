@@ -17,6 +17,7 @@ struct page;
  * @lowest:    the lowest @cached so far.
  * @refills:   by chunks of each of the orders that are tried, largest first.
  * @given_back: chunks that went back to the page allocator.
+ * @emergency: pages handed out of the last ones, to who could not refill.
  * @refused:   allocations that found the cache empty and could not refill it.
  *
  * Invariant: @taken is the sum of @cached, @reserved, @in_use, @parked and
@@ -30,8 +31,9 @@ struct kpkeys_pgtable_cache_stats {
 	unsigned long parked;
 	unsigned long leaked;
 	unsigned long lowest;
-	unsigned long refills[3];
+	unsigned long refills[4];
 	unsigned long given_back;
+	unsigned long emergency;
 	unsigned long refused;
 };
 
@@ -43,7 +45,9 @@ unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages);
 void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats);
 
 #if IS_ENABLED(CONFIG_KUNIT)
+/* For tests, which make them fail. */
 struct kpkeys_split_reserve;
+struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order);
 int kpkeys_pgtable_cache_set_pkey(unsigned long addr, int nr, int pkey,
 				  struct kpkeys_split_reserve *reserve);
 #endif

@@ -23,6 +23,9 @@
 
 #define NR_MANY		1500	/* more than two chunks */
 
+/* Pages that a test made unusable, and that stay so. */
+static unsigned long leaked_on_purpose;
+
 static int probe(void *addr)
 {
 	u64 val = READ_ONCE(*(u64 *)addr);
@@ -38,7 +41,7 @@ static void expect_conserved(struct kunit *test)
 	kpkeys_pgtable_cache_stats(&s);
 	KUNIT_EXPECT_EQ(test, s.taken,
 			s.cached + s.reserved + s.in_use + s.parked + s.leaked);
-	KUNIT_EXPECT_EQ(test, s.leaked, 0);
+	KUNIT_EXPECT_EQ(test, s.leaked, leaked_on_purpose);
 }
 
 static void free_all(struct page **pages, unsigned int nr)
@@ -334,6 +337,300 @@ static void kpkeys_pgtable_cache_test_refill_fails_after_split(struct kunit *tes
 	test_refill_fails(test, true);
 }
 
+/* The last pages are for those who cannot wait for more. */
+static void kpkeys_pgtable_cache_test_emergency(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+	unsigned int nr;
+
+	skip_if_worker(test);
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	kpkeys_pgtable_cache_stats(&before);
+	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
+	split_first = false;
+	fail_after = UINT_MAX;
+	for (nr = 0; nr < before.cached; nr++) {
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		if (!pages[nr])
+			break;
+	}
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_GT(test, after.cached, 0);
+	KUNIT_EXPECT_EQ(test, after.emergency, before.emergency);
+
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_ATOMIC);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.emergency, before.emergency + 1);
+
+	fail_after = 0;
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	free_all(pages, nr + 1);
+	expect_conserved(test);
+}
+
+static unsigned int max_order;
+static bool no_pages;
+static struct page *only;
+
+/* The page allocator has nothing larger than this, or only these pages and no more. */
+static struct page *alloc_pages_up_to(gfp_t gfp, unsigned int order)
+{
+	struct page *page = only;
+
+	if (no_pages || order > max_order)
+		return NULL;
+	if (!page)
+		return alloc_pages(gfp, order);
+	only = NULL;
+	no_pages = true;
+
+	return page;
+}
+
+#define BLOCK_ORDER	9
+
+/* Single pages, which the direct map maps as part of a block, for free_block(). */
+static struct page *alloc_block(struct kunit *test)
+{
+	struct page *block, *next;
+	unsigned long addr;
+	LIST_HEAD(split);
+
+	/* Other tests leave much of the direct map split. */
+	while ((block = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, BLOCK_ORDER))) {
+		addr = (unsigned long)page_address(block + 1);
+		if (split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE))
+			break;
+		list_add(&block->lru, &split);
+	}
+	if (block)
+		split_page(block, BLOCK_ORDER);
+	for (; !list_empty(&split); __free_pages(next, BLOCK_ORDER)) {
+		next = list_first_entry(&split, struct page, lru);
+		list_del(&next->lru);
+	}
+	if (!block)
+		kunit_skip(test, "the direct map has no block any more");
+
+	return block;
+}
+
+/* All but @nr pages from @first on, which somebody else has. */
+static void free_block(struct page *block, unsigned int first, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < 1 << BLOCK_ORDER; i++) {
+		if (i < first || i >= first + nr)
+			__free_page(block + i);
+	}
+}
+
+/*
+ * As somebody who may refill, with no memory to refill with: what is left is for
+ * those who may not. There is room for @more.
+ */
+static struct page **drain_to_mark(struct kunit *test, unsigned int *nr, unsigned int more)
+{
+	struct kpkeys_pgtable_cache_stats s;
+	struct page **pages;
+
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	kpkeys_pgtable_cache_stats(&s);
+	pages = kunit_kcalloc(test, s.cached + s.parked + more, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_pages_up_to);
+	no_pages = true;
+	for (*nr = 0; *nr < s.cached + s.parked; ++*nr) {
+		pages[*nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		if (!pages[*nr])
+			break;
+	}
+	no_pages = false;
+
+	return pages;
+}
+
+/* No memory at all: NULL, with nothing changed, and it works again afterwards. */
+static void kpkeys_pgtable_cache_test_no_memory(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+	unsigned int nr;
+
+	skip_if_worker(test);
+	pages = drain_to_mark(test, &nr, 1);
+	no_pages = true;
+	kpkeys_pgtable_cache_stats(&before);
+	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
+	kpkeys_pgtable_cache_stats(&after);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
+	KUNIT_EXPECT_EQ(test, after.cached, before.cached);
+	KUNIT_EXPECT_EQ(test, after.reserved, before.reserved);
+	KUNIT_EXPECT_EQ(test, after.parked, 0);
+	KUNIT_EXPECT_EQ(test, after.refused, before.refused + 1);
+
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	free_all(pages, nr + 1);
+	expect_conserved(test);
+}
+
+/* Where there are no large chunks, smaller ones do, if they have more than they take. */
+static void kpkeys_pgtable_cache_test_fragmented(struct kunit *test)
+{
+	const unsigned int orders[] = { CONT_PTE_SHIFT - PAGE_SHIFT,
+					IS_ENABLED(CONFIG_ARM64_4K_PAGES) ? 2 : 1 };
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+	unsigned int i, nr;
+
+	skip_if_worker(test);
+	for (i = 0; i < ARRAY_SIZE(orders); i++) {
+		pages = drain_to_mark(test, &nr, 1);
+		max_order = orders[i];
+		kpkeys_pgtable_cache_stats(&before);
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		kpkeys_pgtable_cache_stats(&after);
+		kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+		KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+		KUNIT_EXPECT_EQ(test, after.taken, before.taken + (1 << max_order));
+		KUNIT_EXPECT_EQ(test, after.reserved, before.reserved);
+		if (pages[nr])
+			KUNIT_EXPECT_EQ(test, probe(page_address(pages[nr])), -EFAULT);
+		free_all(pages, nr + 1);
+	}
+	expect_conserved(test);
+}
+
+/*
+ * A single page is of use where the direct map is split already; elsewhere it would
+ * take more tables than it brings.
+ */
+static void kpkeys_pgtable_cache_test_single_page(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *block, **pages;
+	unsigned long addr;
+	unsigned int i, nr;
+
+	skip_if_worker(test);
+	block = alloc_block(test);
+	addr = (unsigned long)page_address(block + 1);
+	pages = drain_to_mark(test, &nr, 1);
+	max_order = 0;
+	kpkeys_pgtable_cache_stats(&before);
+	/* It is given back untouched. */
+	only = block + 1;
+	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
+	KUNIT_EXPECT_GT(test, split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE), 0);
+
+	/* Split by hand, with just the tables that it takes. */
+	addr += PAGE_SIZE;
+	for (i = split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE); i; i--)
+		kpkeys_pgtable_cache_free(pages[--nr]);
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(addr, addr + PAGE_SIZE), 0);
+	no_pages = false;
+	only = block + 2;
+	kpkeys_pgtable_cache_stats(&before);
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kpkeys_pgtable_cache_stats(&after);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken + 1);
+	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(block + 2));
+	KUNIT_EXPECT_EQ(test, probe((void *)addr), -EFAULT);
+	free_all(pages, pages[nr] ? nr + 1 : nr);
+	free_block(block, 1, 2);
+	expect_conserved(test);
+}
+
+static unsigned long refused_addr;
+static unsigned int refused_demand;
+
+static int set_pkey_with_nothing(unsigned long addr, int nr, int pkey,
+				 struct kpkeys_split_reserve *reserve)
+{
+	KPKEYS_SPLIT_RESERVE_ONSTACK(none);
+
+	refused_addr = addr;
+	refused_demand = split_kernel_leaf_mapping_demand(addr, addr + nr * PAGE_SIZE);
+
+	return set_memory_pkey_reserve(addr, nr, pkey, &none);
+}
+
+/* A reserve that is too small: -ENOMEM, before anything has changed. */
+static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *block, **pages;
+	unsigned int i, nr;
+
+	skip_if_worker(test);
+	block = alloc_block(test);
+	pages = drain_to_mark(test, &nr, 1);
+	max_order = CONT_PTE_SHIFT - PAGE_SHIFT;
+	only = block + (1 << max_order);
+	/* As alloc_pages() would return them. */
+	for (i = 1; i < 1 << max_order; i++)
+		set_page_count(only + i, 0);
+	kpkeys_pgtable_cache_stats(&before);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_with_nothing);
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_NULL(test, pages[nr]);
+	KUNIT_EXPECT_GT(test, refused_demand, 0);
+	KUNIT_EXPECT_EQ(test, after.in_use, before.in_use);
+	KUNIT_EXPECT_EQ(test, after.reserved, before.reserved);
+	KUNIT_EXPECT_EQ(test, after.parked, 1 << max_order);
+	KUNIT_EXPECT_EQ(test, probe((void *)refused_addr), 0);
+	KUNIT_EXPECT_EQ(test, refused_demand,
+			split_kernel_leaf_mapping_demand(refused_addr,
+							 refused_addr + (PAGE_SIZE << max_order)));
+	expect_conserved(test);
+
+	/* The one that was refused is the next one to be tried. */
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	KUNIT_EXPECT_EQ(test, probe((void *)refused_addr), -EFAULT);
+	free_all(pages, pages[nr] ? nr + 1 : nr);
+	free_block(block, 1 << max_order, 1 << max_order);
+	expect_conserved(test);
+}
+
+/* Its pkey cannot be restored: the chunk is neither used nor given back any more. */
+static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+
+	skip_if_worker(test);
+	pages = alloc_many(test, NR_MANY);
+	free_all(pages, NR_MANY);
+	kpkeys_pgtable_cache_stats(&before);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
+	split_first = false;
+	fail_after = 1;
+	kpkeys_pgtable_cache_shrink(1);
+	fail_after = 0;
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_GT(test, after.leaked, before.leaked);
+	leaked_on_purpose += after.leaked - before.leaked;
+	KUNIT_EXPECT_LT(test, after.cached, before.cached);
+	expect_conserved(test);
+}
+
 static struct ptdesc *consumed[2];
 
 /* As if splitting the chunk off took both tables that it can take. */
@@ -556,6 +853,12 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_empty_reclaim),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_emergency),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_no_memory),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_fragmented),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_single_page),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_free_anywhere),
