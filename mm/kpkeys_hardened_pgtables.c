@@ -112,7 +112,7 @@ static struct page *alloc_cached(gfp_t gfp)
 	if (!page)
 		return NULL;
 
-	if (gfp & __GFP_ZERO) {
+	if (want_init_on_alloc(gfp)) {
 		guard(kpkeys_hardened_pgtables)();
 		clear_page(page_address(page));
 	}
@@ -159,6 +159,7 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 
 	return page;
 }
+EXPORT_SYMBOL_GPL(kpkeys_pgtable_alloc_noprof);
 
 /**
  * kpkeys_pgtable_free() - free what kpkeys_pgtable_alloc() returned
@@ -183,6 +184,7 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order)
 	if (!kpkeys_unprotect_pgtable(page_address(page), order))
 		__free_pages(page, order);
 }
+EXPORT_SYMBOL_GPL(kpkeys_pgtable_free);
 
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
 /**
@@ -226,7 +228,7 @@ static int protect_early_table(void *child, void *parent, struct mm_walk *walk)
 	if (table == ((unsigned long)parent & PAGE_MASK))
 		return 0;
 	/* Setting what it has already would split the block it is in. */
-	if (use_cache && kpkeys_pgtable_cache_owns(virt_to_page((void *)table)))
+	if (arch_kpkeys_is_protected((void *)table))
 		return 0;
 
 	ret = kpkeys_protect_pgtable((void *)table, 0);

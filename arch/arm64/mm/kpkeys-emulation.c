@@ -33,6 +33,9 @@ early_param("kpkeys", kpkeys_setup);
 /* "kpkeys_test_bbml3=boot-cpu": as if the other CPUs had no BBM level 3. */
 static bool bbml3_on_boot_cpu_only __ro_after_init;
 
+/* "kpkeys_test_kpkeys=boot-cpu": as if they had no kpkeys. */
+static bool kpkeys_on_boot_cpu_only __ro_after_init;
+
 static int __init kpkeys_test_bbml3_setup(char *arg)
 {
 	bbml3_on_boot_cpu_only = arg && !strcmp(arg, "boot-cpu");
@@ -41,9 +44,22 @@ static int __init kpkeys_test_bbml3_setup(char *arg)
 }
 early_param("kpkeys_test_bbml3", kpkeys_test_bbml3_setup);
 
+static int __init kpkeys_test_kpkeys_setup(char *arg)
+{
+	kpkeys_on_boot_cpu_only = arg && !strcmp(arg, "boot-cpu");
+
+	return kpkeys_on_boot_cpu_only ? 0 : -EINVAL;
+}
+early_param("kpkeys_test_kpkeys", kpkeys_test_kpkeys_setup);
+
 bool kpkeys_test_lacks_bbml3(void)
 {
 	return bbml3_on_boot_cpu_only && smp_processor_id();
+}
+
+bool kpkeys_test_lacks_kpkeys(void)
+{
+	return kpkeys_on_boot_cpu_only && smp_processor_id();
 }
 
 enum kpkeys_backend kpkeys_backend(u64 mmfr3)

@@ -3,6 +3,8 @@
  * What arm64 knows about protected page tables: whether there will be any, and
  * where the tables are that existed before the page allocator.
  */
+#define pr_fmt(fmt) "kpkeys: " fmt
+
 #include <linux/init.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/mm.h>
@@ -25,10 +27,15 @@
  */
 bool arch_kpkeys_hardened_pgtables(void)
 {
-	return kpkeys_hardened_pgtables_requested() && cpu_supports_kpkeys();
+	/* Made once: the direct map and those who change it must agree. */
+	static int answer __ro_after_init = -1;
+
+	if (answer < 0)
+		answer = kpkeys_hardened_pgtables_requested() && cpu_supports_kpkeys();
+
+	return answer;
 }
 
-#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
 /**
  * arch_kpkeys_is_protected() - does the direct map make this memory read-only?
  * @addr: direct map address.
@@ -57,7 +64,6 @@ bool arch_kpkeys_is_protected(const void *addr)
 
 	return (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(KPKEYS_PKEY_PGTABLES);
 }
-#endif
 
 /**
  * arch_kpkeys_kernel_range() - the addresses that init_mm translates
@@ -83,6 +89,9 @@ int __init arch_kpkeys_protect_image_pgtables(void)
 {
 	unsigned long start = (unsigned long)__pgtbl_start;
 	unsigned long end = (unsigned long)__pgtbl_end;
+
+	if (!rodata_enabled)
+		pr_warn("rodata=off: the root page tables in the kernel image stay writable\n");
 
 	return set_memory_pkey(start, (end - start) >> PAGE_SHIFT,
 			       KPKEYS_PKEY_PGTABLES);

@@ -149,8 +149,9 @@ enum kpkeys_backend {
 /* From the command line and the value of ID_AA64MMFR3_EL1. */
 enum kpkeys_backend kpkeys_backend(u64 mmfr3);
 
-/* Is this CPU to behave as if it had no BBM level 3? */
+/* Is this CPU to behave as if it had no BBM level 3, or no kpkeys? */
 bool kpkeys_test_lacks_bbml3(void);
+bool kpkeys_test_lacks_kpkeys(void);
 
 /* What the overlay would say to a kernel write, for tests in checking mode. */
 bool kpkeys_checking_denies_write(const void *addr);
