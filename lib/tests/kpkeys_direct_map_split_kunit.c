@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * KUnit tests of splitting live kernel mappings. Blocks can be split only once,
- * so most of it happens in a window of vmalloc space in which two adjacent PUD
- * entries map the same memory, and which is mapped afresh for each split.
+ * so most of it happens in a window of vmalloc space in which two adjacent
+ * blocks map the same memory, and which is mapped afresh for each split. They are
+ * as large as the page size allows: PUD blocks with 4K pages, else PMD blocks.
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -21,18 +22,41 @@
 #include <asm/mmu.h>
 
 #define WINDOW_BLOCKS	2
+#define HAMMER_RANGES	4000
 
 struct window {
 	struct vm_struct *area;
-	unsigned long base;	/* PUD aligned */
-	phys_addr_t phys;	/* PUD aligned, all of it memory */
+	unsigned long base;	/* block aligned */
+	phys_addr_t phys;	/* block aligned, all of it memory */
 };
+
+static unsigned long block_size(void)
+{
+	return pud_sect_supported() ? PUD_SIZE : PMD_SIZE;
+}
+
+/* What splitting at a page in the middle of a block takes. */
+static unsigned int block_tables(void)
+{
+	return pud_sect_supported() ? 2 : 1;
+}
 
 static pud_t *window_pud(struct window *w, int i)
 {
-	unsigned long addr = w->base + i * PUD_SIZE;
+	unsigned long addr = w->base + i * block_size();
 
 	return pud_offset(p4d_offset(pgd_offset_k(addr), addr), addr);
+}
+
+static pmd_t *window_pmd(struct window *w, int i)
+{
+	return pmd_offset(window_pud(w, i), w->base + i * block_size());
+}
+
+static bool window_is_block(struct window *w, int i)
+{
+	return pud_sect_supported() ? pud_leaf(pudp_get(window_pud(w, i))) :
+				      pmd_leaf(pmdp_get(window_pmd(w, i)));
 }
 
 /* All of the window mapped by blocks that are as large as can be. */
@@ -41,13 +65,13 @@ static void window_map(struct kunit *test)
 	struct window *w = test->priv;
 	int i;
 
-	vunmap_range(w->base, w->base + WINDOW_BLOCKS * PUD_SIZE);
+	vunmap_range(w->base, w->base + WINDOW_BLOCKS * block_size());
 	for (i = 0; i < WINDOW_BLOCKS; i++) {
-		unsigned long addr = w->base + i * PUD_SIZE;
+		unsigned long addr = w->base + i * block_size();
 
-		KUNIT_ASSERT_EQ(test, vmap_page_range(addr, addr + PUD_SIZE, w->phys,
+		KUNIT_ASSERT_EQ(test, vmap_page_range(addr, addr + block_size(), w->phys,
 						      PAGE_KERNEL), 0);
-		KUNIT_ASSERT_TRUE(test, pud_leaf(pudp_get(window_pud(w, i))));
+		KUNIT_ASSERT_TRUE(test, window_is_block(w, i));
 	}
 }
 
@@ -58,13 +82,14 @@ static unsigned int window_tables(struct kunit *test)
 	int i, n;
 
 	for (i = 0; i < WINDOW_BLOCKS; i++) {
-		pud_t pud = pudp_get(window_pud(w, i));
 		pmd_t *pmdp;
 
-		if (pud_leaf(pud))
+		if (window_is_block(w, i))
 			continue;
 		nr++;
-		pmdp = pmd_offset(window_pud(w, i), w->base + i * PUD_SIZE);
+		if (!pud_sect_supported())
+			continue;
+		pmdp = window_pmd(w, i);
 		for (n = 0; n < PTRS_PER_PMD; n++)
 			nr += !pmd_leaf(pmdp_get(&pmdp[n]));
 	}
@@ -80,7 +105,7 @@ static bool window_is_split_at(struct kunit *test, unsigned long addr)
 	pmd_t *pmdp, pmd;
 	pte_t pte;
 
-	if (addr >= w->base + WINDOW_BLOCKS * PUD_SIZE || IS_ALIGNED(addr, PUD_SIZE))
+	if (addr >= w->base + WINDOW_BLOCKS * block_size() || IS_ALIGNED(addr, block_size()))
 		return true;
 	if (pud_leaf(pudp_get(pudp)))
 		return false;
@@ -91,7 +116,7 @@ static bool window_is_split_at(struct kunit *test, unsigned long addr)
 		       (!pmd_cont(pmd) || IS_ALIGNED(addr, CONT_PMD_SIZE));
 	pte = __ptep_get(pte_offset_kernel(pmdp, addr));
 
-	return PFN_PHYS(pte_pfn(pte)) == w->phys + (addr & (PUD_SIZE - 1)) &&
+	return PFN_PHYS(pte_pfn(pte)) == w->phys + (addr & (block_size() - 1)) &&
 	       (!pte_cont(pte) || IS_ALIGNED(addr, CONT_PTE_SIZE));
 }
 
@@ -113,23 +138,34 @@ static void expect_split(struct kunit *test, unsigned long start,
 
 static void kpkeys_split_test_demand(struct kunit *test)
 {
+	unsigned long block = block_size();
+	unsigned int tables = block_tables();
+
 	/* Nothing to split: the boundaries are there. */
 	window_map(test);
-	expect_split(test, 0, PUD_SIZE, 0);
-	expect_split(test, 0, 2 * PUD_SIZE, 0);
-
-	/* One boundary, between PMDs. */
-	expect_split(test, 0, PMD_SIZE, 1);
-	expect_split(test, 0, PMD_SIZE, 0);
+	expect_split(test, 0, block, 0);
+	expect_split(test, 0, 2 * block, 0);
 
 	/* One page, and then its neighbour. */
 	window_map(test);
-	expect_split(test, PAGE_SIZE, 2 * PAGE_SIZE, 2);
+	expect_split(test, PAGE_SIZE, 2 * PAGE_SIZE, tables);
 	expect_split(test, 2 * PAGE_SIZE, 3 * PAGE_SIZE, 0);
 
 	/* Both boundaries in one PMD block. */
 	window_map(test);
-	expect_split(test, PAGE_SIZE, PMD_SIZE - PAGE_SIZE, 2);
+	expect_split(test, PAGE_SIZE, PMD_SIZE - PAGE_SIZE, tables);
+
+	/* In different blocks: the most that a range can take. */
+	window_map(test);
+	expect_split(test, block - PAGE_SIZE, block + PAGE_SIZE, 2 * tables);
+
+	if (!pud_sect_supported())
+		return;
+
+	/* One boundary, between PMDs. */
+	window_map(test);
+	expect_split(test, 0, PMD_SIZE, 1);
+	expect_split(test, 0, PMD_SIZE, 0);
 
 	/* In different PMD blocks of one PUD block. */
 	window_map(test);
@@ -138,21 +174,29 @@ static void kpkeys_split_test_demand(struct kunit *test)
 	/* Between PMDs and in the middle of one. */
 	window_map(test);
 	expect_split(test, PMD_SIZE, 3 * PMD_SIZE + PAGE_SIZE, 2);
-
-	/* In different PUD blocks. */
-	window_map(test);
-	expect_split(test, PUD_SIZE - PAGE_SIZE, PUD_SIZE + PAGE_SIZE, 4);
 }
 
 /* A contiguous hint is dropped by writing entries, without a page. */
 static void kpkeys_split_test_cont(struct kunit *test)
 {
 	struct window *w = test->priv;
-	unsigned long addr = CONT_PMD_SIZE + PMD_SIZE;
+	unsigned long addr = CONT_PTE_SIZE + PAGE_SIZE;
 	pmd_t *pmdp;
+	pte_t *ptep;
 
 	window_map(test);
-	expect_split(test, 0, PMD_SIZE * PTRS_PER_PMD / 2, 1);
+	expect_split(test, 0, CONT_PTE_SIZE, block_tables());
+	ptep = pte_offset_kernel(window_pmd(w, 0), w->base + addr);
+	KUNIT_ASSERT_TRUE(test, pte_cont(__ptep_get(ptep)));
+	expect_split(test, 0, addr, 0);
+	KUNIT_EXPECT_FALSE(test, pte_cont(__ptep_get(ptep)));
+
+	if (!pud_sect_supported())
+		return;
+
+	window_map(test);
+	addr = CONT_PMD_SIZE + PMD_SIZE;
+	expect_split(test, 0, PUD_SIZE / 2, 1);
 	pmdp = pmd_offset(window_pud(w, 0), w->base + addr);
 	KUNIT_ASSERT_TRUE(test, pmd_cont(pmdp_get(pmdp)));
 	expect_split(test, 0, addr, 0);
@@ -172,8 +216,8 @@ static void kpkeys_split_test_cont_in_progress(struct kunit *test)
 	int i;
 
 	window_map(test);
-	expect_split(test, 0, CONT_PTE_SIZE, 2);
-	pmdp = pmd_offset(window_pud(w, 0), w->base);
+	expect_split(test, 0, CONT_PTE_SIZE, block_tables());
+	pmdp = window_pmd(w, 0);
 	ptep = pte_offset_kernel(pmdp, start);
 	for (i = 0; i < CONT_PTES / 2; i++)
 		__set_pte(&ptep[i], pte_mknoncont(__ptep_get(&ptep[i])));
@@ -181,6 +225,9 @@ static void kpkeys_split_test_cont_in_progress(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start + (CONT_PTES / 2 - 1) * PAGE_SIZE,
 							start + CONT_PTE_SIZE), 0);
 	KUNIT_EXPECT_FALSE(test, pte_cont(__ptep_get(&ptep[CONT_PTES - 1])));
+
+	if (!pud_sect_supported())
+		return;
 
 	pmdp += CONT_PMDS;
 	start = w->base + CONT_PMD_SIZE;
@@ -195,14 +242,16 @@ static void kpkeys_split_test_cont_in_progress(struct kunit *test)
 /* Random ranges across the boundary in the middle, where the demand is highest. */
 static void kpkeys_split_test_hammer(struct kunit *test)
 {
+	unsigned int most = 2 * block_tables();
+	unsigned long block = block_size();
 	unsigned int nr[5] = { };
 	int i;
 
-	for (i = 0; i < 1000; i++) {
-		unsigned long below = get_random_u32_inclusive(1, PUD_SIZE / PAGE_SIZE - 1);
-		unsigned long above = get_random_u32_inclusive(1, PUD_SIZE / PAGE_SIZE - 1);
-		unsigned long start = PUD_SIZE - below * PAGE_SIZE;
-		unsigned long end = PUD_SIZE + above * PAGE_SIZE;
+	for (i = 0; i < HAMMER_RANGES; i++) {
+		unsigned long below = get_random_u32_inclusive(1, block / PAGE_SIZE - 1);
+		unsigned long above = get_random_u32_inclusive(1, block / PAGE_SIZE - 1);
+		unsigned long start = block - below * PAGE_SIZE;
+		unsigned long end = block + above * PAGE_SIZE;
 		struct window *w = test->priv;
 		unsigned int demand;
 
@@ -212,14 +261,14 @@ static void kpkeys_split_test_hammer(struct kunit *test)
 		window_map(test);
 		demand = split_kernel_leaf_mapping_demand(w->base + start,
 							  w->base + end);
-		KUNIT_ASSERT_LE(test, demand, 4);
+		KUNIT_ASSERT_LE(test, demand, most);
 		nr[demand]++;
 		expect_split(test, start, end, demand);
 	}
 	kunit_info(test, "splits by demand: %u %u %u %u %u\n",
 		   nr[0], nr[1], nr[2], nr[3], nr[4]);
-	KUNIT_EXPECT_GT(test, nr[3], 100);
-	KUNIT_EXPECT_GT(test, nr[4], 100);
+	KUNIT_EXPECT_GT(test, nr[most - 1], HAMMER_RANGES / 8);
+	KUNIT_EXPECT_GT(test, nr[most], HAMMER_RANGES / 4);
 }
 
 static unsigned int allocations_left;
@@ -237,20 +286,21 @@ static struct ptdesc *alloc_or_fail(void)
 static void kpkeys_split_test_no_memory(struct kunit *test)
 {
 	struct window *w = test->priv;
-	unsigned long start = w->base + PUD_SIZE - PAGE_SIZE;
-	unsigned long end = w->base + PUD_SIZE + PAGE_SIZE;
+	unsigned long start = w->base + block_size() - PAGE_SIZE;
+	unsigned long end = w->base + block_size() + PAGE_SIZE;
+	unsigned int most = 2 * block_tables();
 	unsigned int n;
 
 	window_map(test);
 	kunit_activate_static_stub(test, kpkeys_split_reserve_alloc_one, alloc_or_fail);
-	for (n = 0; n < 4; n++) {
+	for (n = 0; n < most; n++) {
 		allocations_left = n;
 		KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), -ENOMEM);
 		KUNIT_EXPECT_EQ(test, window_tables(test), 0);
 	}
-	allocations_left = 4;
+	allocations_left = most;
 	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), 0);
-	KUNIT_EXPECT_EQ(test, window_tables(test), 4);
+	KUNIT_EXPECT_EQ(test, window_tables(test), most);
 
 	/* Without demand there is no allocation that could fail. */
 	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), 0);
@@ -407,29 +457,28 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 
 static int kpkeys_split_test_init(struct kunit *test)
 {
-	phys_addr_t phys = ALIGN(memblock_start_of_DRAM(), PUD_SIZE);
+	unsigned long block = block_size();
+	phys_addr_t phys = ALIGN(memblock_start_of_DRAM(), block);
 	struct window *w;
 
-	if (!pud_sect_supported())
-		kunit_skip(test, "no PUD blocks with this page size");
 	if (!pfn_is_map_memory(PHYS_PFN(phys)) ||
-	    phys + PUD_SIZE > memblock_end_of_DRAM())
-		kunit_skip(test, "not enough memory for a PUD block");
+	    phys + block > memblock_end_of_DRAM())
+		kunit_skip(test, "not enough memory for a block");
 
 	w = kunit_kzalloc(test, sizeof(*w), GFP_KERNEL);
 	if (!w)
 		return -ENOMEM;
 	w->phys = phys;
-	w->area = __get_vm_area_caller((WINDOW_BLOCKS + 1) * PUD_SIZE, VM_IOREMAP,
+	w->area = __get_vm_area_caller((WINDOW_BLOCKS + 1) * block, VM_IOREMAP,
 				       VMALLOC_START, VMALLOC_END,
 				       __builtin_return_address(0));
 	if (!w->area)
 		return -ENOMEM;
-	w->base = ALIGN((unsigned long)w->area->addr, PUD_SIZE);
+	w->base = ALIGN((unsigned long)w->area->addr, block);
 	test->priv = w;
 
 	window_map(test);
-	if (split_kernel_leaf_mapping(w->base, w->base + PMD_SIZE) ||
+	if (split_kernel_leaf_mapping(w->base, w->base + PAGE_SIZE) ||
 	    !window_tables(test))
 		kunit_skip(test, "kernel mappings are not split on this machine");
 
@@ -442,7 +491,7 @@ static void kpkeys_split_test_exit(struct kunit *test)
 
 	if (!w)
 		return;
-	vunmap_range(w->base, w->base + WINDOW_BLOCKS * PUD_SIZE);
+	vunmap_range(w->base, w->base + WINDOW_BLOCKS * block_size());
 	free_vm_area(w->area);
 }
 

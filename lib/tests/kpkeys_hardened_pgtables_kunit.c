@@ -14,11 +14,13 @@
 #include <linux/mman.h>
 #include <linux/pgalloc.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/stop_machine.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
 #include <asm/fixmap.h>
+#include <asm/kernel-pgtable.h>
 #include <asm/sections.h>
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
@@ -107,9 +109,14 @@ static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 	for (level = root_level(); level <= LAST_LEVEL; level++) {
 		if (!entry[level + 1])
 			continue;
-		/* The kernel's root is in .rodata, which is not read-only yet. */
-		if (mm == &init_mm && level == root_level())
+		/* The kernel's root is in .rodata, which is not read-only from the start. */
+		if (mm == &init_mm && level == root_level()) {
+			if (system_state >= SYSTEM_RUNNING)
+				KUNIT_EXPECT_EQ_MSG(test, probe(entry[level + 1]),
+						    rodata_enabled ? -EFAULT : 0,
+						    "%s, root table", what);
 			continue;
+		}
 		KUNIT_EXPECT_EQ_MSG(test, probe(entry[level + 1]), want,
 				    "%s, table at level %d", what, level);
 		nr++;
@@ -117,7 +124,38 @@ static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 	KUNIT_EXPECT_GT_MSG(test, nr, 0, "%s has no tables", what);
 }
 
-static void *user_page(struct kunit *test)
+/* Change what hardware ignores and software does not; 0 if that was possible. */
+static int corrupt(struct kunit *test, u64 *entry)
+{
+	u64 was = READ_ONCE(*entry), wrong = was ^ PTE_DIRTY;
+	int ret = copy_to_kernel_nofault(entry, &wrong, sizeof(wrong));
+
+	KUNIT_EXPECT_EQ(test, READ_ONCE(*entry), ret ? was : wrong);
+	if (!ret)
+		KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(entry, &was, sizeof(was)), 0);
+
+	return ret;
+}
+
+/* What the tables behind @ptr say can be changed by a write, unless they are protected. */
+static void corrupt_tables_of(struct kunit *test, struct mm_struct *mm,
+			      const void *ptr, const char *what)
+{
+	int want = kpkeys_hardened_pgtables_enabled() ? -EFAULT : 0;
+	u64 *entry[NR_LEVELS];
+	int level;
+
+	translate(mm, (unsigned long)ptr, entry);
+	for (level = root_level(); level <= LAST_LEVEL; level++) {
+		/* See check_tables_of() */
+		if (!entry[level + 1] || (mm == &init_mm && level == root_level()))
+			continue;
+		KUNIT_EXPECT_EQ_MSG(test, corrupt(test, entry[level + 1]), want,
+				    "%s, table at level %d", what, level);
+	}
+}
+
+static void *user_page(struct kunit *test, int value)
 {
 	unsigned long addr;
 
@@ -126,7 +164,7 @@ static void *user_page(struct kunit *test)
 	addr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
 			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
 	KUNIT_ASSERT_NE(test, addr, 0);
-	KUNIT_ASSERT_EQ(test, put_user(1, (int __user *)addr), 0);
+	KUNIT_ASSERT_EQ(test, put_user(value, (int __user *)addr), 0);
 
 	return (void *)addr;
 }
@@ -134,9 +172,38 @@ static void *user_page(struct kunit *test)
 /* The tables of the running process: PTE, PMD, PUD, PGD. */
 static void kpkeys_pgtables_test_write_user(struct kunit *test)
 {
-	void *addr = user_page(test);
+	void *addr = user_page(test, 1);
 
 	check_tables_of(test, current->mm, addr, "user memory");
+	corrupt_tables_of(test, current->mm, addr, "user memory");
+}
+
+/* What it is good for: the victim's address leads to memory of the attacker's choice. */
+static void kpkeys_pgtables_test_redirect_user(struct kunit *test)
+{
+	bool protected = kpkeys_hardened_pgtables_enabled();
+	void *victim = user_page(test, 1), *other = user_page(test, 2);
+	u64 *entry[NR_LEVELS], *e, was, new;
+	int value = 0;
+
+	translate(current->mm, (unsigned long)other, entry);
+	KUNIT_ASSERT_NOT_NULL(test, entry[LAST_LEVEL + 1]);
+	new = READ_ONCE(*entry[LAST_LEVEL + 1]);
+	translate(current->mm, (unsigned long)victim, entry);
+	e = entry[LAST_LEVEL + 1];
+	KUNIT_ASSERT_NOT_NULL(test, e);
+	was = READ_ONCE(*e);
+
+	KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(e, &new, sizeof(new)),
+			protected ? -EFAULT : 0);
+	flush_tlb_mm(current->mm);
+	KUNIT_EXPECT_EQ(test, get_user(value, (int __user *)victim), 0);
+	KUNIT_EXPECT_EQ(test, value, protected ? 1 : 2);
+
+	/* Each page is mapped once when the process ends. */
+	if (READ_ONCE(*e) != was)
+		KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(e, &was, sizeof(was)), 0);
+	flush_tlb_mm(current->mm);
 }
 
 static void kpkeys_pgtables_test_write_kernel(struct kunit *test)
@@ -147,6 +214,7 @@ static void kpkeys_pgtables_test_write_kernel(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, area);
 	KUNIT_ASSERT_NE(test, page, 0);
 	check_tables_of(test, &init_mm, area, "vmalloc");
+	corrupt_tables_of(test, &init_mm, area, "vmalloc");
 	check_tables_of(test, &init_mm, (void *)page, "direct map");
 	check_tables_of(test, &init_mm, virt_to_page(page), "vmemmap");
 	check_tables_of(test, &init_mm, (void *)fix_to_virt(FIX_PTE), "fixmap");
@@ -157,7 +225,7 @@ static void kpkeys_pgtables_test_write_kernel(struct kunit *test)
 
 static void kpkeys_pgtables_test_guard(struct kunit *test)
 {
-	void *addr = user_page(test);
+	void *addr = user_page(test, 1);
 	u64 *entry[NR_LEVELS], *e;
 
 	translate(current->mm, (unsigned long)addr, entry);
@@ -312,13 +380,25 @@ struct accepted {
 
 static bool in_rodata(unsigned long pfn)
 {
-	return system_state < SYSTEM_RUNNING &&
-	       pfn >= PHYS_PFN(__pa_symbol(__start_rodata)) &&
+	return pfn >= PHYS_PFN(__pa_symbol(__start_rodata)) &&
 	       pfn < PHYS_PFN(__pa_symbol(__init_begin));
 }
 
+static bool in_rodata_during_boot(unsigned long pfn)
+{
+	return system_state < SYSTEM_RUNNING && in_rodata(pfn);
+}
+
+static bool in_writable_rodata(unsigned long pfn)
+{
+	return !rodata_enabled && in_rodata(pfn);
+}
+
 static struct accepted accepted[] = {
-	{ "tables in .rodata", "read-only from mark_rodata_ro() on, which is later", in_rodata },
+	{ "tables in .rodata during boot", "read-only from mark_rodata_ro() on, which is later",
+	  in_rodata_during_boot },
+	{ "tables in .rodata with rodata=off", "the command line says so, and a warning repeats it",
+	  in_writable_rodata },
 };
 
 struct walk {
@@ -328,6 +408,7 @@ struct walk {
 	unsigned long mappings;
 	unsigned long writable;
 	unsigned long first_addr, first_pfn;	/* a writable one */
+	unsigned int processes;
 	struct mm_struct *mm;
 };
 
@@ -366,8 +447,9 @@ static void check_leaf(struct walk *w, u64 desc, int level, unsigned long addr)
 {
 	unsigned long nr = 1UL << ((LAST_LEVEL - level) * PTDESC_TABLE_SHIFT);
 	unsigned long pfn = pte_pfn(__pte(desc));
-	bool writable = !(desc & PTE_RDONLY) &&
-			!has_pkey(desc, KPKEYS_PKEY_PGTABLES);
+	/* With both bits set the hardware makes it writable at the first write. */
+	bool read_only = (desc & PTE_RDONLY) && !(desc & PTE_WRITE);
+	bool writable = !read_only && !has_pkey(desc, KPKEYS_PKEY_PGTABLES);
 	unsigned long i;
 	int a;
 
@@ -422,12 +504,21 @@ static void check_mappings(struct walk *w, u64 *table, int level,
  */
 static int do_walk(void *data)
 {
+	struct task_struct *g, *t;
 	struct walk *w = data;
 
 	(void)pgd_set_fixmap(__pa(w->mm->pgd));
 
-	note_tables(w, (u64 *)init_mm.pgd, root_level());
-	note_tables(w, (u64 *)w->mm->pgd, root_level());
+	note_tables(w, (u64 *)lm_alias(init_mm.pgd), root_level());
+	note_tables(w, (u64 *)lm_alias(idmap_pg_dir), IDMAP_ROOT_LEVEL);
+	if (IS_ENABLED(CONFIG_UNMAP_KERNEL_AT_EL0))
+		note_tables(w, (u64 *)lm_alias(tramp_pg_dir), root_level());
+	for_each_process_thread(g, t) {
+		if (!t->mm)
+			continue;
+		w->processes += t == g;
+		note_tables(w, (u64 *)t->mm->pgd, root_level());
+	}
 	check_mappings(w, (u64 *)init_mm.pgd, root_level(),
 		       _PAGE_OFFSET(vabits_actual));
 	pgd_clear_fixmap();
@@ -436,8 +527,9 @@ static int do_walk(void *data)
 }
 
 /*
- * Every table that init_mm and a process lead to, in every mapping that init_mm
- * has of it, wherever that is: direct map, kernel image, fixmap slot, vmalloc.
+ * Every table that init_mm, the idmap and the processes lead to, in every mapping
+ * that init_mm has of it, wherever that is: direct map, kernel image, fixmap slot,
+ * vmalloc.
  */
 static void kpkeys_pgtables_test_every_mapping(struct kunit *test)
 {
@@ -445,7 +537,7 @@ static void kpkeys_pgtables_test_every_mapping(struct kunit *test)
 	struct walk w = { };
 	int i;
 
-	user_page(test);
+	user_page(test, 1);
 	w.mm = current->mm;
 	w.base_pfn = PHYS_PFN(memblock_start_of_DRAM());
 	w.nr_pfns = PHYS_PFN(memblock_end_of_DRAM()) - w.base_pfn;
@@ -461,7 +553,8 @@ static void kpkeys_pgtables_test_every_mapping(struct kunit *test)
 		if (w.tables[i])
 			kunit_info(test, "%lu tables at level %d\n", w.tables[i], i - 1);
 	}
-	kunit_info(test, "%lu mappings of them in the kernel\n", w.mappings);
+	kunit_info(test, "%lu mappings of them in the kernel; %u processes\n",
+		   w.mappings, w.processes);
 	for (i = 0; i < ARRAY_SIZE(accepted); i++)
 		kunit_info(test, "%lu accepted: %s (%s)\n", accepted[i].nr,
 			   accepted[i].name, accepted[i].why);
@@ -503,6 +596,7 @@ static struct kunit_suite kpkeys_pgtables_test_suite = {
  */
 static struct kunit_case kpkeys_pgtables_attack_cases[] = {
 	KUNIT_CASE(kpkeys_pgtables_test_write_user),
+	KUNIT_CASE(kpkeys_pgtables_test_redirect_user),
 	KUNIT_CASE(kpkeys_pgtables_test_write_kernel),
 	{}
 };
