@@ -13,7 +13,7 @@ help: ## this list
 demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
 	$(HARNESS) demo
 
-test: ## everything that CI runs; the last line has the numbers
+test: ## everything that CI runs; the last line has the numbers (MINUTES=n: begin with nothing new after that)
 	$(HARNESS) test
 
 test-the-tests: ## every sabotage patch (SABOTAGE=name for one) must turn its test red

@@ -27,13 +27,16 @@ LOCKS = {
 }
 COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock"]
 
+# Where the instructions of these go is shown by function.
+BREAKDOWN = ["table-alloc-free", "fork-64MB", "mprotect-64MB"]
+
 
 class Variant:
     """One kernel to measure: a commit, what is put on top, how it is booted."""
 
-    def __init__(self, name, what, commit, patches=(), config="", append=""):
+    def __init__(self, name, what, commit, patches=(), config="", append="", maps=kernel.MAPS):
         self.name, self.what, self.commit, self.append = name, what, commit, append
-        self.patches, self.config = patches, config
+        self.patches, self.config, self.maps = patches, config, maps
 
 
 def _adding(path):
@@ -55,6 +58,8 @@ def variants():
                 "kpkeys_hardened_pgtables=0"),
         Variant("hardened", "with the series, on, and another register in the place of POR_EL1",
                 emulation + "~", ["mock-register"], feature),
+        Variant("one-page", "with the series, on, and one page at a time instead of the cache",
+                emulation + "~", ["mock-register", "one-page"], feature, maps=["block"]),
         Variant("emulated", "with the series, on, and FEAT_S1POE emulated by FEAT_S1PIE", emulation, [],
                 feature + "CONFIG_ARM64_KPKEYS_PIE_EMULATION=y\n"),
     ]
@@ -63,7 +68,7 @@ def variants():
 def _config(variant):
     """That of the tests, without what is for debugging, and optimised as kernels are."""
     text = kernel.fragments("arm64", "4k")
-    return re.sub(r"^CONFIG_\w*(DEBUG_VM|DEBUG_LIST|DEBUG_ATOMIC|PROVE_LOCKING|KUNIT|KPKEYS|FAIL|FAULT_INJ|TEST_|MODULE)\w*=[ym]\n", "", text, flags=re.M) + \
+    return re.sub(r"^CONFIG_\w*(DEBUG_VM|DEBUG_LIST|DEBUG_ATOMIC|PROVE_LOCKING|KUNIT|KPKEYS|FAIL|FAULT_INJ|KFENCE|DAMON|TEST_|MODULE)\w*=\w+\n", "", text, flags=re.M) + \
         "CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y\n" + variant.config
 
 
@@ -81,7 +86,7 @@ def _build(variant):
     shutil.copy(os.path.join(SOURCE, "pgtable_bench.c"), os.path.join(linux, "mm"))
     with open(os.path.join(linux, "mm/Makefile"), "a") as f:
         f.write("obj-y += pgtable_bench.o\n")
-    name = "mock" if variant.patches else variant.name
+    name = "+".join(variant.patches) or variant.name
     k = kernel.Kernel(name, work=WORK, config=_config(variant))
     k.build()
     return k
@@ -102,28 +107,33 @@ def _tools():
     return plugin, initrd
 
 
-def _symbols(k, path):
-    """What the plugin counts arrivals at."""
-    address = {}
+def _symbols(k, symbols, functions):
+    """What the plugin counts arrivals at, and the functions by address."""
+    address, texts = {}, {}
     with open(os.path.join(k.out, "System.map")) as f:
         for line in f:
-            a, _, name = line.split()
+            a, kind, name = line.split()
             address[name] = a
-    with open(path, "w") as f:
+            # Marks in the middle of functions in assembly are not functions.
+            if kind in "tT" and not name.startswith((".", "$")):
+                texts.setdefault(int(a, 16), re.sub(r"\..*", "", name))
+    with open(symbols, "w") as f:
         for kind, names in LOCKS.items():
             f.writelines(f"{kind} {address[n]}\n" for n in names if n in address)
+    with open(functions, "w") as f:
+        f.writelines(f"{name} {a:x}\n" for a, name in sorted(texts.items()))
 
 
 def _measure(variant, k, map_, plugin, initrd):
     """One boot; returns {operation: {count: per operation}}."""
     out = os.path.join(WORK, f"{variant.name}-{map_}.counts")
-    symbols = os.path.join(WORK, f"{variant.name}-{map_}.symbols")
-    _symbols(k, symbols)
+    symbols, functions = (os.path.join(WORK, f"{variant.name}-{map_}.{what}") for what in ("symbols", "functions"))
+    _symbols(k, symbols, functions)
     cmd = boot.command(k, "enforce", map_, "norandmaps " + variant.append, initrd=initrd)
     cmd[cmd.index("-smp") + 1] = "1"
     cmd[cmd.index("-machine") + 1] += ",dtb-randomness=off"
     cmd += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm",
-            "-plugin", f"{plugin},out={out},symbols={symbols}"]
+            "-plugin", f"{plugin},out={out},symbols={symbols},functions={functions}"]
     log = f"bench {variant.name} {map_}"
     console = boot.emulate(cmd, log, timeout=600)
     if "bench: end" not in console or kernel.splats(console):
@@ -163,6 +173,20 @@ def _show(map_, results):
     table(["operation", *COUNTS], rows)
 
 
+def _show_breakdown(map_, results, most=12):
+    """By function, where more instructions are executed than by the base."""
+    for op in BREAKDOWN:
+        base, hard = results["base"][op], results["hardened"][op]
+        more = {f: n - base.get(f, 0) for f, n in hard.items() if f.endswith("()")}
+        more.update({f: -n for f, n in base.items() if f.endswith("()") and f not in hard})
+        rows = sorted(more.items(), key=lambda item: -abs(item[1]))
+        rest = sum(n for _, n in rows[most:])
+        print(f"\nMAP={map_}: {op}, where {hard['instructions'] - base['instructions']:.1f} more instructions are")
+        table(["function", "base", "hardened", "more"],
+              [[f, f"{base.get(f, 0):.1f}", f"{hard.get(f, 0):.1f}", f"{n:+.1f}"] for f, n in rows[:most]] +
+              [["(all others)", "", "", f"{rest:+.1f}"]])
+
+
 def _show_memory(map_, memory):
     """What is idle, and how the direct map is made up after processes came and went."""
     print(f"\nMAP={map_}: kB after 64 MB processes; of the direct map, by kind of leaf")
@@ -179,12 +203,13 @@ def bench(stack):
     for variant in variants():
         with step(f"bench: {variant.what}"):
             k = _build(variant)
-            for map_ in kernel.MAPS:
+            for map_ in variant.maps:
                 result, memory = _measure(variant, k, map_, plugin, initrd)
                 everything.setdefault(map_, {})[variant.name] = result
                 everything.setdefault(map_ + " memory", {})[variant.name] = memory
     save_result("bench", everything)
     for map_ in kernel.MAPS:
         _show(map_, everything[map_])
+        _show_breakdown(map_, everything[map_])
         _show_memory(map_, everything[map_ + " memory"])
     return 0

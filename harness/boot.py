@@ -105,6 +105,7 @@ def boot(k, mode, map_, workload=None):
     console = emulate(cmd, log, timeout)
     o = kernel.Outcome(what)
     kernel.health(o, mode, console, time.monotonic() - start >= timeout, log)
+    k.expect(o, console, log)
     for result, name, why in re.findall(r"userland: (ok|not ok|skip) (\S+)(?: - (.*))?", console):
         if result == "skip":
             o.skipped.append((name, why.strip()))

@@ -89,6 +89,26 @@ def save_result(name, data):
         f.write("\n")
 
 
+class Limit:
+    """The time after which `make test` begins with nothing new, so that it ends in time."""
+
+    def __init__(self):
+        self.end = None
+
+    def start(self, minutes):
+        self.minutes, self.end = minutes, time.monotonic() + 60 * minutes
+
+    def skips(self, outcome, name):
+        """Is it too late for test @name? Then it is counted as skipped."""
+        if not self.end or time.monotonic() < self.end:
+            return False
+        outcome.skipped.append((name, f"not begun, as more than MINUTES={self.minutes} have passed"))
+        return True
+
+
+limit = Limit()
+
+
 @contextlib.contextmanager
 def locked(path, what, wait=False):
     """Only one run at a time for @path. Says who is in the way."""

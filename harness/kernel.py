@@ -33,9 +33,11 @@ def fragments(*names):
 class Kernel:
     """One configuration of one tree: its object directory and how to use it."""
 
-    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args=""):
-        """@config: text of a configuration, instead of that of the tests; @args: for the command line."""
+    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args="", says=""):
+        """@config: text of a configuration, instead of that of the tests; @args: for the command line;
+        @says: what the log must have in each boot, a regular expression."""
         self.stack, self.arch, self.pages, self.config, self.args = stack, arch, pages, config, args
+        self.says = says
         self.tree = os.path.join(work, "linux")
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
@@ -125,8 +127,16 @@ class Kernel:
             console = f.read()
         with open(os.path.join(LOGS, log.replace(" ", "-") + ".console"), "w") as f:
             f.write(console)
-        return judge(what, mode if self.arch == "arm64" else None, console, out, result,
-                     took >= timeout, log)
+        o = judge(what, mode if self.arch == "arm64" else None, console, out, result,
+                  took >= timeout, log)
+        self.expect(o, console, log)
+        return o
+
+    def expect(self, outcome, console, log):
+        """Does the kernel say what it is to say?"""
+        if self.says:
+            outcome.check(f"the log has '{self.says}'",
+                          None if re.search(self.says, console) else f"see {log_path(log)}")
 
 
 class Outcome:

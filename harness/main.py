@@ -16,7 +16,7 @@ import report
 import sabotage
 import series
 import tree
-from common import BUILD, Fail, LINUX, locked, step
+from common import BUILD, Fail, LINUX, limit, locked, step
 
 RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
 
@@ -45,26 +45,64 @@ def do_demo(stack):
     return outcomes
 
 
-def do_test(stack):
-    outcomes = do_demo(stack)
-    outcomes += tests_of(kernel.Kernel(stack), [(map_, "off") for map_ in kernel.MAPS])
+def variations(stack):
+    """The kernel that is built, on machines and with command lines that are special."""
+    yield from tests_of(kernel.Kernel(stack), [(map_, "off") for map_ in kernel.MAPS])
     # The direct map is converted from blocks to pages after the feature is on.
     converted = kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu")
-    outcomes += tests_of(converted, [("block", "enforce"), ("block", "check")])
+    yield from tests_of(converted, [("block", "enforce"), ("block", "check")])
+    # A CPU without kpkeys must not run.
+    refused = kernel.Kernel(stack, args="kpkeys_test_kpkeys=boot-cpu",
+                            says="CPU1: Detected conflict for capability .*kpkeys")
+    yield from tests_of(refused, [("block", "enforce")])
     for map_ in kernel.MAPS:
         with step(f"boot to userland, MAP={map_} MODE=check"):
-            outcomes.append(boot.boot(kernel.Kernel(stack), "check", map_))
+            yield boot.boot(kernel.Kernel(stack), "check", map_)
+    # Whatever else the command line says about read-only memory.
+    for args, map_, says in (("rodata=off", "block", "kpkeys: rodata=off: the root page tables"),
+                             ("rodata=noalias", "block", ""), ("rodata=noalias", "pte", "")):
+        with step(f"boot to userland, MAP={map_} {args}"):
+            yield boot.boot(kernel.Kernel(stack, args=args, says=says), "enforce", map_)
+
+
+def workloads(stack):
     for map_ in kernel.MAPS:
         with step(f"workload, MAP={map_}"):
-            outcomes.append(boot.boot(kernel.Kernel(stack), "enforce", map_, workload=1))
-    um = built(stack, arch="um")
+            yield boot.boot(kernel.Kernel(stack), "enforce", map_, workload=1)
+
+
+def user_mode(stack):
+    k = built(stack, arch="um")
     with step("KUnit, ARCH=um"):
-        outcomes.append(um.kunit())
-    outcomes.append(checks.repository(stack))
-    outcomes.append(perpatch.each(stack))
-    outcomes += checks.object_code()
-    outcomes.append(checks.behaviour())
-    outcomes += sabotage.run_all(stack)
+        yield k.kunit()
+
+
+# What CI runs, in this order.
+PARTS = {
+    "demo": do_demo,
+    "the text of the series": lambda stack: [checks.repository(stack)],
+    "front door": lambda stack: [checks.behaviour()],
+    "special machines and command lines": variations,
+    "workload": workloads,
+    "User Mode Linux": user_mode,
+    "object code": lambda stack: checks.object_code(),
+    "each patch": lambda stack: [perpatch.each(stack)],
+    "sabotage": sabotage.run_all,
+}
+
+
+def do_test(stack):
+    minutes = os.environ.get("MINUTES") or "60"
+    if not minutes.isdigit():
+        raise Fail(f"MINUTES={minutes} is not a number of minutes")
+    limit.start(int(minutes))
+    outcomes = []
+    for what, part in PARTS.items():
+        o = kernel.Outcome(what)
+        if limit.skips(o, "all of it"):
+            outcomes.append(o)
+        else:
+            outcomes += part(stack)
     return outcomes
 
 

@@ -3,7 +3,7 @@
 
 Their headers say what is broken ("What:"), which test or message must turn red
 ("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE, of
-SUITE and TIMEOUT; BOOT=1 for a boot to userland instead of KUnit). A patch of a
+SUITE and TIMEOUT; ARGS for the command line; BOOT=1 for a boot to userland instead of KUnit). A patch of a
 header that everything includes names the files that are to see it ("Only:");
 the others are not compiled again. All is done on a copy of the tree below
 build/sabotage.
@@ -17,7 +17,7 @@ import shutil
 import boot
 import kernel
 import tree
-from common import BUILD, Fail, HARNESS, git, step
+from common import BUILD, Fail, HARNESS, git, limit, step
 
 WORK = os.path.join(BUILD, "sabotage")
 
@@ -34,7 +34,7 @@ class Sabotage:
         self.files = re.findall(r"^\+\+\+ b/(\S+)", text, re.M)
         self.only = head.get("Only", "").split()
         self.what, self.red = head["What"], head["Red"].split()
-        self.run = dict(pair.split("=") for pair in head["Run"].split())
+        self.run = dict(pair.split("=", 1) for pair in head["Run"].split())
 
 
 def find(name=None):
@@ -86,6 +86,7 @@ def _one(s, k, copy):
     mode, map_ = s.run.get("MODE", "enforce"), s.run.get("MAP", "pte")
     with _applied(s, copy):
         k.build()
+        k.args = s.run.get("ARGS", "")
         if s.run.get("BOOT"):
             o = boot.boot(k, mode, map_)
         else:
@@ -112,6 +113,8 @@ def run_all(stack, name=None):
             unbroken.append(k.kunit("enforce", map_))
             unbroken[-1].what += " lockdep"
     for s in chosen:
+        if limit.skips(o, s.name):
+            continue
         with step(f"sabotage {s.name}: {s.what}"):
             try:
                 o.check(s.name, _one(s, k, copy))

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A QEMU plugin that counts what a guest executes between two marks: all
- * instructions, some kinds of them, and arrivals at some addresses.
+ * instructions, some kinds of them, arrivals at some addresses, and the
+ * instructions of each function.
  *
  * The guest marks by hints that do nothing: BEGIN and END switch counting on and
  * off, REPORT writes one line to the file "out" and clears the counts.
  *
- *	-plugin counter.so,out=FILE,symbols=FILE
+ *	-plugin counter.so,out=FILE,symbols=FILE,functions=FILE
  *
  * "symbols" has lines "CLASS ADDRESS"; a class is counted each time one of its
- * addresses is executed. For one virtual CPU.
+ * addresses is executed. "functions" has lines "NAME ADDRESS" in the order of the
+ * addresses; a function is written as NAME() if it was executed. For one virtual CPU.
  *
  * The interface is declared here, in its version 7: the header that has it is not
  * packaged.
@@ -52,11 +54,11 @@ EXPORT int qemu_plugin_version = 7;
 #define HINT(imm)	(0xd503201fu | (imm) << 5)
 enum { BEGIN = 112, END, REPORT };
 
-#define MAX_CLASSES	32
+#define MAX_CLASSES	65536
 #define MAX_SYMBOLS	256
 
 static struct {
-	char name[32];
+	char name[72];
 	plugin_u64 count;
 	uint64_t at_begin, sum;
 } class[MAX_CLASSES];
@@ -68,8 +70,26 @@ static struct {
 } symbol[MAX_SYMBOLS];
 static int nr_symbols;
 
+/* Functions are the classes from first_function on, by address. */
+static uint64_t function[MAX_CLASSES];
+static int first_function;
+
 static struct qemu_plugin_scoreboard *board;
 static FILE *out;
+
+static int new_class(const char *name, const char *suffix)
+{
+	int i = nr_classes++;
+
+	if (i == MAX_CLASSES) {
+		fprintf(stderr, "counter: more than %d classes\n", MAX_CLASSES);
+		exit(1);
+	}
+	snprintf(class[i].name, sizeof(class[i].name), "%s%s", name, suffix);
+	class[i].count.score = board;
+	class[i].count.offset = i * sizeof(uint64_t);
+	return i;
+}
 
 static int class_of(const char *name)
 {
@@ -78,14 +98,25 @@ static int class_of(const char *name)
 	for (i = 0; i < nr_classes; i++)
 		if (!strcmp(class[i].name, name))
 			return i;
-	if (nr_classes == MAX_CLASSES) {
-		fprintf(stderr, "counter: more than %d classes\n", MAX_CLASSES);
-		exit(1);
+	return new_class(name, "");
+}
+
+/* The class of the function that @addr is in, or -1. */
+static int function_of(uint64_t addr)
+{
+	int low = first_function, high = nr_classes;
+
+	if (low == high || addr < function[low])
+		return -1;
+	while (high - low > 1) {
+		int middle = (low + high) / 2;
+
+		if (function[middle] <= addr)
+			low = middle;
+		else
+			high = middle;
 	}
-	snprintf(class[i].name, sizeof(class[i].name), "%s", name);
-	class[i].count.score = board;
-	class[i].count.offset = i * sizeof(uint64_t);
-	return nr_classes++;
+	return low;
 }
 
 static void mark(unsigned int vcpu, void *data)
@@ -104,7 +135,8 @@ static void mark(unsigned int vcpu, void *data)
 			class[i].sum += now - class[i].at_begin;
 			break;
 		case REPORT:
-			fprintf(out, "%s%s=%" PRIu64, i ? " " : "", class[i].name, class[i].sum);
+			if (i < first_function || class[i].sum)
+				fprintf(out, "%s%s=%" PRIu64, i ? " " : "", class[i].name, class[i].sum);
 			class[i].sum = 0;
 			break;
 		}
@@ -143,10 +175,10 @@ static bool is_switch(uint32_t insn)
 	return false;
 }
 
-static void count(struct qemu_plugin_insn *insn, const char *name)
+static void count(struct qemu_plugin_insn *insn, int which)
 {
 	qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, INLINE_ADD_U64,
-							    class[class_of(name)].count, 1);
+							    class[which].count, 1);
 }
 
 static void translated(struct qemu_plugin_tb *tb, void *data)
@@ -162,14 +194,16 @@ static void translated(struct qemu_plugin_tb *tb, void *data)
 		uintptr_t m;
 
 		qemu_plugin_insn_data(insn, &code, sizeof(code));
-		count(insn, "instructions");
+		count(insn, class_of("instructions"));
 		if (kind_of(code))
-			count(insn, kind_of(code));
+			count(insn, class_of(kind_of(code)));
 		if (is_switch(code))
-			count(insn, "switches");
+			count(insn, class_of("switches"));
 		for (s = 0; s < nr_symbols; s++)
 			if (symbol[s].addr == addr)
-				count(insn, class[symbol[s].class].name);
+				count(insn, symbol[s].class);
+		if (function_of(addr) >= 0)
+			count(insn, function_of(addr));
 		for (m = BEGIN; m <= REPORT; m++)
 			if (code == HINT(m))
 				qemu_plugin_register_vcpu_insn_exec_cb(insn, mark, CB_NO_REGS, (void *)m);
@@ -181,9 +215,9 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
 	static const char * const kinds[] = {
 		"instructions", "switches", "isb", "dsb", "tlbi_bcast", "tlbi_local",
 	};
-	char name[32];
+	FILE *f = NULL, *functions = NULL;
+	char name[64];
 	uint64_t addr;
-	FILE *f = NULL;
 	size_t i;
 	int a;
 
@@ -196,16 +230,22 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
 			out = fopen(argv[a] + 4, "w");
 		else if (!strncmp(argv[a], "symbols=", 8))
 			f = fopen(argv[a] + 8, "r");
+		else if (!strncmp(argv[a], "functions=", 10))
+			functions = fopen(argv[a] + 10, "r");
 	}
-	if (!out || !f) {
-		fprintf(stderr, "counter: out=FILE and symbols=FILE are needed\n");
+	if (!out || !f || !functions) {
+		fprintf(stderr, "counter: out=FILE, symbols=FILE and functions=FILE are needed\n");
 		return 1;
 	}
-	while (nr_symbols < MAX_SYMBOLS && fscanf(f, "%31s %" SCNx64, name, &addr) == 2) {
+	while (nr_symbols < MAX_SYMBOLS && fscanf(f, "%63s %" SCNx64, name, &addr) == 2) {
 		symbol[nr_symbols].addr = addr;
 		symbol[nr_symbols++].class = class_of(name);
 	}
 	fclose(f);
+	first_function = nr_classes;
+	while (fscanf(functions, "%60s %" SCNx64 "%*[^\n]", name, &addr) == 2)
+		function[new_class(name, "()")] = addr;
+	fclose(functions);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
 	return 0;
 }
