@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series check kunit boot workload faults matrix shell bench clean
+.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload faults matrix shell bench clean
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -25,11 +25,14 @@ tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 d
 refresh: ## the commits of build/linux -> series/ and the new files
 	$(HARNESS) refresh
 
-series: ## mail-ready patches and an mbox in build/series, signed by your git identity (V=n or VERSION=n)
+series: ## mail-ready patches and an mbox in build/series, signed by your git identity (V=n; SINCE=revision of v(n-1))
 	@VERSION="$(or $(VERSION),$(V))" V= harness/enter python3 harness/main.py series
 
 check: ## each patch by itself: builds, warnings, style, kernel-doc, sparse, coccinelle; mail, b4
 	$(HARNESS) check
+
+rebase-check: ## does the series apply to the other kernel versions that Debian serves
+	$(HARNESS) rebase-check
 
 kunit: ## KUnit by kunit.py (ARCH, MAP, MODE, PAGES, SUITE=glob)
 	$(HARNESS) kunit

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Checks that boot nothing."""
 import glob
+import mailbox
 import os
 import re
+import shutil
 
 import kernel
 import perpatch
 import series
 import tree
-from common import BUILD, HARNESS, LINUX, Fail, git, run, step
+from common import BUILD, HARNESS, LINUX, TOP, Fail, run, step
 
 
 def _script(path, what):
@@ -39,15 +41,64 @@ def repository(stack):
             who = ("A Submitter", "submitter@example.org")
             mbox, other = (series.make(stack, version, who) for version in ("1", "2"))
             o.check("make series")
+            _thread(o, mbox, tree.stack(stack), who)
             for how in "am", "shazam":
                 o.check(f"b4 {how} gives the same tree", series.applies(stack, mbox, how))
-            o.check("b4 diff compares two versions", series.differs(mbox, other, len(tree.stack(stack))))
+            _compared(o, stack, mbox, other, who)
             _addressed(o, os.path.splitext(mbox)[0], stack)
             _checkpatch(o, os.path.splitext(mbox)[0])
         except Fail as e:
             o.check("make series", str(e))
         _kernel_doc(o, stack)
     return o
+
+
+def _thread(o, mbox, patches, who):
+    """One thread, as lore and mail readers see it."""
+    mails = list(mailbox.mbox(mbox))
+    cover, bodies = mails[0], [m.get_payload() for m in mails]
+    heads = [{k.lower(): re.sub(r"\s+", " ", v) for k, v in m.items()} for m in mails]
+    n = len(patches)
+    bad = [i for i, (h, p) in enumerate(zip(heads[1:], patches), 1)
+           if h["subject"] != f"[PATCH v1 {i:02d}/{n:02d}] {p.subject}"]
+    o.check("thread: one cover letter, and the patches in order by [PATCH vN n/m]",
+            None if len(mails) == n + 1 and not bad and heads[0]["subject"].startswith(f"[PATCH v1 00/{n:02d}] ")
+            else f"{len(mails)} mails for {n} patches; subjects wrong: {bad}")
+    top = cover["Message-ID"]
+    bad = [i for i, h in enumerate(heads[1:], 1) if not h.get("in-reply-to") == h.get("references") == top]
+    o.check("thread: all are replies to the cover letter",
+            None if top and not bad and not cover["In-Reply-To"] else f"not: {bad}")
+    o.check("thread: no Message-ID twice", None if len({h["message-id"] for h in heads}) == n + 1 else "one is")
+    bad = [i for i, h in enumerate(heads) if "@" not in h.get("to", "") or "@" not in h.get("cc", "") or
+           h["from"] != f"{who[0]} <{who[1]}>"]
+    o.check("thread: From, To and Cc in each mail", f"not in {bad}" if bad else None)
+    bad = [i for i, b in enumerate(bodies[1:], 1)
+           if b.partition("\n---\n")[0].rstrip().splitlines()[-1] != f"Signed-off-by: {who[0]} <{who[1]}>"]
+    o.check("thread: each patch is signed off", f"not {bad}" if bad else None)
+    for what in "base-commit: [0-9a-f]{40}", "change-id: [0-9]{8}-[a-z0-9-]+-[0-9a-f]{12}", r"Based on Linux \d+\.":
+        o.check(f"thread: the cover letter has a {what.partition(': ')[0]}",
+                None if len(re.findall(rf"^{what}", bodies[0], re.M)) == 1 else "not once")
+    o.check("thread: what is not for merging is last, and says so",
+            None if [p.not_for_merging for p in patches] == ["NOT FOR MERGING" in h["subject"] for h in heads[1:]] ==
+            sorted(p.not_for_merging for p in patches) else "not so")
+
+
+def _compared(o, stack, mbox, other, who):
+    """b4 diff: of the same twice, and of a series in which one patch has changed."""
+    marks = series.compare(mbox, other)
+    o.check("b4 diff finds nothing where nothing has changed", None if set(marks) == {"="} else "".join(marks))
+    top = os.path.join(BUILD, "series-changed")
+    shutil.rmtree(top, ignore_errors=True)
+    for path in ["series", *tree.PRODUCT]:
+        if os.path.isdir(os.path.join(TOP, path)):
+            shutil.copytree(os.path.join(TOP, path), os.path.join(top, path))
+    patches = tree.stack(stack)
+    nr, path = next((i, path) for i, p in enumerate(patches) for path in p.new if path.endswith(".c"))
+    with open(os.path.join(top, path), "a") as f:
+        f.write("\n/* Changed for the test of b4 diff. */\n")
+    marks = series.compare(mbox, series.make(stack, "3", who, top))
+    o.check("b4 diff says which patch has changed",
+            None if "".join(marks) == "=" * nr + "!" + "=" * (len(patches) - nr - 1) else "".join(marks))
 
 
 def _addressed(o, folder, stack):
@@ -74,9 +125,7 @@ def _checkpatch(o, folder):
 def _kernel_doc(o, stack):
     for path in sorted(p for patch in tree.stack(stack) for p in patch.new):
         if path.endswith((".h", ".c")):
-            out = run(["scripts/kernel-doc", "-none", "-Wall", path], cwd=LINUX, check=False, log="kernel-doc")
-            bad = [line for line in out.splitlines() if re.search(r"[Ww]arning|[Ee]rror", line)]
-            o.check(f"kernel-doc {path}", bad[0] if bad else None)
+            o.check(f"kernel-doc {path}", perpatch.kernel_doc([path], LINUX))
 
 
 def behaviour():

@@ -12,9 +12,11 @@ import faults
 import kernel
 import matrix
 import perpatch
+import rebase
 import report
 import sabotage
 import series
+import tip
 import tree
 from common import BUILD, Fail, LINUX, limit, locked, step
 
@@ -86,7 +88,7 @@ PARTS = {
     "workload": workloads,
     "User Mode Linux": user_mode,
     "object code": lambda stack: checks.object_code(),
-    "each patch": lambda stack: [perpatch.each(stack)],
+    "each patch": lambda stack: [perpatch.each(stack).o],
     "sabotage": sabotage.run_all,
 }
 
@@ -131,7 +133,14 @@ def do_workload(stack):
 
 def do_check(stack):
     tree.make(stack)
-    return [checks.repository(stack), perpatch.each(stack, full=True), *checks.object_code()]
+    outcomes = [checks.repository(stack)]
+    patches = perpatch.each(stack, full=True)
+    return outcomes + [patches.o, tip.check(patches), *checks.object_code()]
+
+
+def do_rebase_check(stack):
+    tree.make(stack)
+    return rebase.check(stack)
 
 
 def do_faults(stack):
@@ -161,7 +170,10 @@ def do_refresh(stack):
 def do_series(stack):
     series.identity()
     tree.make(stack)
-    mbox = series.make(stack, os.environ.get("VERSION") or "1")
+    version = os.environ.get("VERSION") or "1"
+    mbox = series.make(stack, version)
+    for line in series.changes(stack, version, mbox):
+        print(line)
     print(f"{os.path.relpath(mbox, os.path.dirname(BUILD))} and the folder beside it")
 
 

@@ -3,44 +3,56 @@
 
 Works on commits, whether they are those of the series or ones that
 harness/planted/ breaks on purpose: what is planted must turn red at its patch.
+A message counts if the base does not have it. The base is asked only when
+there is a message.
 """
+import concurrent.futures
 import glob
 import os
 import re
 import shutil
+import threading
 
 import base
 import kernel
 import tree
-from common import BUILD, CROSS, Fail, HARNESS, LINUX, git, run, step
+from common import BUILD, CROSS, Fail, HARNESS, LINUX, git, limit, run, step
 
 WORK = os.path.join(BUILD, "check")
 TREE = os.path.join(WORK, "linux")
+BASE = os.path.join(WORK, "base")
 # Files that include the headers which patches touch.
-SAMPLE = {
-    "arm64": ["mm/memory.c", "mm/vmalloc.c", "kernel/fork.c", "arch/arm64/mm/mmu.c"],
-    "um": ["mm/memory.c", "mm/vmalloc.c", "kernel/fork.c"],
-    "x86_64": ["mm/memory.c", "mm/vmalloc.c", "kernel/fork.c"],
-}
+SAMPLE = ["mm/memory.c", "kernel/fork.c"]
+SAMPLE_ARM64 = ["arch/arm64/mm/mmu.c"]
+# What code of the series depends on, and the configuration of the tests lacks.
+MORE = """CONFIG_SWAP=y
+CONFIG_HIBERNATION=y
+CONFIG_KEXEC=y
+CONFIG_PTDUMP_DEBUGFS=y
+"""
 X86 = "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_PRINTK=y\nCONFIG_BUG=y\n"
-# What a warning looks like: the compiler's, and kernel-doc's, which W=1 runs.
-MESSAGE = re.compile(r"(?:\berror|\bwarning|\bWarning|undefined reference)[ :]|ERROR: modpost")
-# Of which kind of file a change reaches code that it does not name.
-HEADER = re.compile(r"include/.*\.h$|\bKconfig|Kbuild$|Makefile$")
+# Of compilers, linkers and checkers; coccinelle gives a range of columns and a text.
+MESSAGE = re.compile(r"\b(?:error|warning|WARNING|ERROR): |undefined reference|^\S+\.[ch]:\d+:\d+-\d+: ")
+# Messages about the .config that is written here, and about single targets.
+NOISE = re.compile(r"override: reassigning|(?:overriding|ignoring old) recipe")
+# A change of such a file reaches code that it does not name.
+HEADER = re.compile(r"include/.*\.h$")
+CONFIGURES = re.compile(r"Kconfig[^/]*$|Makefile$")
 
 
 class Build:
-    """One configuration in the work tree that all share."""
+    """One configuration in a work tree that all share."""
 
-    def __init__(self, what, arch="arm64", config="", clang=False):
-        self.what, self.arch, self.config = what, arch, config
-        self.out = os.path.join(WORK, what.replace(" ", "-").replace("/", "-"))
+    def __init__(self, what, arch="arm64", config="", clang=False, where=TREE):
+        self.what, self.arch, self.config, self.clang, self.tree = what, arch, config, clang, where
+        self.out = os.path.join(WORK, what.replace(" ", "-")) + ("" if where == TREE else "-base")
         cross = CROSS if arch == "arm64" else ""
-        self.args = ["make", "-k", f"-j{os.cpu_count()}", "-C", TREE, f"O={self.out}", f"ARCH={arch}", "W=1",
-                     "KBUILD_BUILD_TIMESTAMP=@0"]
+        # kernel-doc is a check of its own, so that it is not told for each object.
+        self.args = ["make", "-k", f"-j{os.cpu_count()}", "-C", where, f"O={self.out}", f"ARCH={arch}", "W=1",
+                     "KBUILD_BUILD_TIMESTAMP=@0", "cmd_checkdoc="]
         self.args += ["LLVM=1", "CC=ccache clang"] if clang else [f"CROSS_COMPILE={cross}", f"CC=ccache {cross}gcc"]
-        self.known = {}                 # messages of the base
-        self.foreign = set()            # objects that this configuration cannot have
+        self.compiled = set()           # files of the series that have been compiled once
+        self.complaints = []            # of Kconfig
         self.configured = None
 
     def _make(self, *targets, check=False):
@@ -48,83 +60,201 @@ class Build:
 
     def configure(self):
         """tinyconfig and what this tree knows of the rest; again only if a Kconfig changed."""
-        kconfig = git("ls-files", "-s", "--", "*Kconfig*", cwd=TREE)
+        kconfig = git("ls-files", "-s", "--", "*Kconfig*", cwd=self.tree)
         if kconfig == self.configured:
             return
         os.makedirs(self.out, exist_ok=True)
-        self._make("tinyconfig", check=True)
-        with open(os.path.join(self.out, ".config"), "a") as f:
-            f.write(self.config)
-        self._make("olddefconfig", check=True)
+        seed, config = (os.path.join(self.out, name) for name in ("seed.config", ".config"))
+        if not self.configured:
+            self._make("tinyconfig", check=True)
+            with open(config, "a") as f:
+                f.write(self.config)
+            shutil.copy(config, seed)
+        shutil.copy(seed, config)
+        self.complaints = [line for line in self._make("olddefconfig", check=True).splitlines()
+                           if re.search(r"warning:|WARNING:|error:", line) and not NOISE.search(line)]
         self.configured = kconfig
 
     def messages(self, targets):
-        """What the compiler says about these, without the line numbers."""
+        """What make says about these, by what is the same if lines move."""
         self.configure()
         out = self._make(*targets)
-        found = [line for line in out.splitlines() if MESSAGE.search(line)]
-        if not found and re.search(r"^make.*\*\*\* .*Error \d", out, re.M):
-            found = [re.search(r"^make.*\*\*\* .*Error \d+", out, re.M)[0]]
-        return {re.sub(r":\d+(?=:)|^\.\./|^(?:\S*/)?linux/", "", re.sub(r"^(?:\.\./)+linux/", "", line)): line
-                for line in found if " *** " not in line or len(found) == 1}
+        found = [line.replace(self.tree + "/", "").replace("../linux/", "") for line in self.complaints +
+                 [line for line in out.splitlines() if MESSAGE.search(line) and not NOISE.search(line)]]
+        if not found:
+            found = re.findall(r"^make.*\*\*\* .*", out, re.M)[:1]
+        return {re.sub(r":\d+(?::[\d-]+)?(?=:)", "", line): line for line in found}
 
-    def covers(self, path):
-        """Whether @path is compiled by this configuration."""
-        if path.startswith("arch/"):
-            return path.startswith(f"arch/{'x86' if self.arch == 'x86_64' else self.arch}/")
-        return not path.startswith(("drivers/", "tools/", "samples/"))
+    def objects(self, paths):
+        """What this configuration makes of these files: the Makefile beside each says."""
+        self.configure()
+        found = []
+        for folder in sorted({os.path.dirname(p) for p in paths}):
+            if not os.path.exists(os.path.join(self.tree, folder, "Makefile")):
+                continue
+            # Rules that need more than is here come after the line that prints.
+            has = run(["make", "-s", "-rR", "-f", "-"], cwd=self.tree, check=False, stdin=f"""
+srctree := .
+src := {folder}
+obj := {folder}
+SRCARCH := {self.arch}
+include {self.out}/.config
+include {folder}/Makefile
+$(info has: $(obj-y) $(obj-m) $(lib-y) $(extra-y) $(always-y))
+""")
+            has = set(re.search(r"^has:(.*)$", has, re.M)[1].split())
+            for path in paths:
+                name = os.path.splitext(os.path.basename(path))[0]
+                if os.path.dirname(path) == folder and {name, name + ".o", name + ".pi.o", name + ".s"} & has:
+                    found.append(os.path.join(folder, name if name.endswith(".lds") else name + ".o"))
+        return found
 
 
 def builds():
-    on = kernel.fragments("arm64", "4k", "kunit") + "CONFIG_PTDUMP_DEBUGFS=y\n"
+    on = kernel.fragments("arm64", "4k", "kunit") + MORE
     off = re.sub(r"^CONFIG_\w*KPKEYS\w*=y\n", "", on, flags=re.M)
-    um = kernel.fragments("um", "kunit")
     always = [Build("arm64 gcc on", config=on), Build("arm64 gcc off", config=off)]
-    headers = [Build("arm64 clang", config=on, clang=True), Build("um gcc", "um", um)]
+    more = [Build("arm64 clang", config=on, clang=True), Build("um gcc", "um", kernel.fragments("um", "kunit"))]
     if os.uname().machine == "x86_64":
-        headers.append(Build("x86_64 gcc", "x86_64", X86))
-    return always, headers
+        more.append(Build("x86_64 gcc", "x86_64", X86))
+    return always, more
 
 
-def _worktree():
-    if not os.path.exists(os.path.join(TREE, ".git")):
-        shutil.rmtree(TREE, ignore_errors=True)
+def _worktree(path, commit):
+    """A work tree of build/linux at @commit."""
+    if not os.path.exists(os.path.join(path, ".git")):
+        shutil.rmtree(path, ignore_errors=True)
         git("worktree", "prune")
-        git("worktree", "add", "-q", "--detach", TREE, "origin/base")
+        git("worktree", "add", "-q", "--detach", path, commit)
+    git("checkout", "-q", "--force", "--detach", commit, cwd=path)
 
 
-def _checkout(commit):
-    git("reset", "-q", "--hard", cwd=TREE)
-    git("checkout", "-q", "--detach", commit, cwd=TREE)
-
-
-def _touched(commit):
+def touched(commit):
     """The files of a commit that are still there, and those that it adds."""
     lines = git("diff-tree", "-r", "--no-renames", "--name-status", "--no-commit-id", commit).splitlines()
     paths = dict(reversed(line.split("\t")) for line in lines)
     return [p for p, s in paths.items() if s != "D"], [p for p, s in paths.items() if s == "A"]
 
 
-def _targets(b, commit):
-    """The objects that show whether @commit builds in @b."""
-    paths, new = _touched(commit)
-    sources = {p for p in paths if p.endswith((".c", ".S")) and b.covers(p)}
-    if b.what != "arm64 gcc on" and b.what != "arm64 clang":
-        sources -= set(new)             # not part of what is configured
-    if any(HEADER.search(p) for p in paths):
-        sources |= set(SAMPLE[b.arch])
-    objects = {os.path.splitext(p)[0] + ".o" for p in sources if os.path.exists(os.path.join(TREE, p))}
-    return sorted(objects - b.foreign)
+def _subject(commit):
+    return git("log", "-1", "--format=%s", commit).strip()
 
 
-def _compare(b, targets, known):
-    new = {key: line for key, line in b.messages(targets).items() if key not in known}
-    return "; ".join(list(new.values())[:3]) or None
+def commits_of(stack):
+    return git("rev-list", "--reverse", f"origin/base..{tree.assemble(stack)}").split()
 
 
-def _kernel_doc(paths):
-    out = run(["scripts/kernel-doc", "-none", "-Wall", *paths], cwd=TREE, check=False, log="check kernel-doc")
-    return {re.sub(r":\d+", "", line): line for line in out.splitlines() if re.search(r"[Ww]arning|[Ee]rror", line)}
+def _two_at_once(function, items):
+    """Much of what make does before it compiles anything is done by one CPU."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(function, items))
+
+
+class Series:
+    """The commits, one after the other, and what is known of them."""
+
+    def __init__(self, stack, full):
+        self.o = kernel.Outcome("each patch")
+        self.stack, self.full = stack, full
+        self.commits = commits_of(stack)
+        self.always, self.more = builds()
+        self.own = []                   # files that the series has added so far
+        self.known = {}                 # by configuration: messages that the base has
+        self.base = threading.Lock()
+
+    def _targets(self, b, paths):
+        """The objects that show whether a commit builds in @b."""
+        sources = {p for p in paths if p.endswith((".c", ".S"))}
+        if any(HEADER.search(p) for p in paths):
+            sources |= set(SAMPLE + (SAMPLE_ARM64 if b.arch == "arm64" else []))
+        if any(CONFIGURES.search(p) for p in paths):
+            # What was added before may only now be configured.
+            sources |= {p for p in self.own if p.endswith(".c")} - b.compiled
+        sources = {p for p in sources if os.path.exists(os.path.join(TREE, p)) and
+                   (not p.startswith("arch/") or p.startswith(f"arch/{b.arch}/"))}
+        objects = b.objects(sorted(sources))
+        b.compiled |= {o[:-1] + "c" for o in objects}
+        return objects
+
+    def new(self, b, targets):
+        """None, or what @b says about these and did not say about the base."""
+        found = b.messages(targets)
+        known = self.known.setdefault(b.what, {})
+        if set(found) - set(known):
+            # The base is asked about the files that the messages are about.
+            files = {m[1] for m in (re.match(r"(\S+\.[cS]):", key) for key in found) if m}
+            with self.base:
+                _worktree(BASE, "origin/base")
+                before = Build(b.what, b.arch, b.config, b.clang, where=BASE)
+                before.args += b.args[len(before.args):]
+                files = sorted(p for p in files | set(SAMPLE) if os.path.exists(os.path.join(BASE, p)))
+                known.update(before.messages(before.objects(files)))
+        return "; ".join(line for key, line in list(found.items())[:50] if key not in known)[:400] or None
+
+    def one(self, o, commit, builds_):
+        """Check one commit, which is checked out."""
+        paths, _ = touched(commit)
+        subject = _subject(commit)
+
+        def build(b):
+            targets = self._targets(b, paths)
+            return (b.what, self.new(b, targets)) if targets else None
+
+        for result in filter(None, _two_at_once(build, builds_)):
+            o.check(f"{result[0]}: {subject}", result[1])
+        code = [p for p in paths if p.endswith((".c", ".h"))]
+        if code:
+            o.check(f"kernel-doc: {subject}", kernel_doc(code, TREE, compare=True))
+
+    def walk(self):
+        plants = [Plant(path, self.commits) for path in sorted(glob.glob(os.path.join(HARNESS, "planted", "*.patch")))]
+        for n, commit in enumerate(self.commits, 1):
+            if limit.skips(self.o, _subject(commit)):
+                continue
+            with step(f"patch {n} of {len(self.commits)}: {_subject(commit)[:60]}"):
+                _worktree(TREE, commit)
+                paths, new = touched(commit)
+                self.own += new
+                wide = self.full and (commit == self.commits[-1] or any(p.startswith("include/") for p in paths))
+                self.one(self.o, commit, self.always + (self.more if wide else []))
+                for plant in plants:
+                    if plant.victim == commit:
+                        plant.check(self)
+                if self.full:
+                    self._whole(commit, paths, self.always)
+        if self.o.skipped:
+            return
+        never = {p for p in self.own if p.endswith(".c")} - self.always[0].compiled
+        self.o.check("each new file is compiled", " ".join(sorted(never)) or None)
+
+    def _whole(self, commit, paths, builds_):
+        """The whole kernel at a commit: it links, and the suites that there are pass."""
+        subject = _subject(commit)
+        for b, why in zip(builds_, _two_at_once(lambda b: self.new(b, ["all"]), builds_)):
+            self.o.check(f"whole, {b.what}: {subject}", why)
+        if any(re.match(r"lib/tests/|mm/|arch/arm64/", p) for p in paths):
+            k = kernel.Kernel(self.stack, work=WORK)
+            k.out = self.always[0].out
+            for map_ in kernel.MAPS:
+                ran = k.kunit("off" if commit != self.commits[-1] else "enforce", map_)
+                self.o.check(f"KUnit, MAP={map_}: {subject}", "; ".join(": ".join(f) for f in ran.failed) or None)
+
+
+def kernel_doc(paths, where, compare=False):
+    """None, or what kernel-doc says about these files; with @compare, and not about those of the base."""
+    def ask(files, cwd):
+        out = run(["scripts/kernel-doc", "-none", "-Wall", *files], cwd=cwd, check=False, log="kernel-doc")
+        return {re.sub(r":\d+", "", line): line for line in out.splitlines() if re.search(r"\b(warning|error)\b", line, re.I)}
+
+    found = ask(paths, where)
+    known = {}
+    if found and compare:
+        with_base = [p for p in paths if any(p in key for key in found) and
+                     git("ls-tree", "origin/base", "--", p).strip()]
+        if with_base:
+            _worktree(BASE, "origin/base")
+            known = ask(with_base, BASE)
+    return "; ".join([line for key, line in found.items() if key not in known][:2]) or None
 
 
 def style(path):
@@ -140,132 +270,45 @@ def style(path):
     return "; ".join(lines[:3]) if lines else None
 
 
-def _sources_of(b, commits):
-    """Those files of the tree that any of the commits touches, as objects."""
-    return sorted({t for c in commits for t in _targets(b, c)})
+class Plant:
+    """An error in one patch of the series, which must turn red what it says, there, and nothing else."""
 
+    def __init__(self, path, commits):
+        self.path = path
+        self.name = os.path.relpath(path, HARNESS)
+        with open(path) as f:
+            text = f.read()
+        self.head = dict(re.findall(r"^(What|In|Red): (.+)$", text.partition("\ndiff ")[0], re.M))
+        if not {"What", "In", "Red"} <= set(self.head):
+            raise Fail(f"{self.name}: the header needs the lines What, In and Red")
+        victims = [c for c in commits if _subject(c) == self.head["In"]]
+        if not victims:
+            raise Fail(f"{self.name}: no patch of the series is called '{self.head['In']}'")
+        self.victim, = victims
 
-def _subject(commit):
-    return git("log", "-1", "--format=%s", commit).strip()
-
-
-def one(o, commit, always, headers, docs, everywhere=False):
-    """Check one commit."""
-    _checkout(commit)
-    paths, _ = _touched(commit)
-    subject = _subject(commit)[:50]
-    for b in always + (headers if everywhere or any(p.startswith("include/") for p in paths) else []):
-        targets = _targets(b, commit)
-        if targets:
-            o.check(f"{b.what}: {subject}", _compare(b, targets, b.known))
-    code = [p for p in paths if p.endswith((".c", ".h"))]
-    if code:
-        new = {k: line for k, line in _kernel_doc(code).items() if k not in docs}
-        o.check(f"kernel-doc: {subject}", "; ".join(list(new.values())[:2]) or None)
-
-
-def _base_messages(builds_, commits):
-    """What the base has to say about the same files, for each configuration."""
-    _checkout("origin/base")
-    for b in builds_:
-        sources = _sources_of(b, commits)
-        b.known = b.messages(sources)
-        b.foreign = {t for t in sources if not os.path.exists(os.path.join(b.out, t))}
-    code = sorted({p for c in commits for p in _touched(c)[0]
-                   if p.endswith((".c", ".h")) and os.path.exists(os.path.join(TREE, p))})
-    return _kernel_doc(code)
-
-
-def commits_of(stack):
-    return git("rev-list", "--reverse", f"origin/base..{tree.assemble(stack)}").split()
+    def check(self, series):
+        what = f"planted {self.head['What']}"
+        out = git("apply", "--index", self.path, cwd=TREE, check=False)
+        if out.strip():
+            series.o.check(what, f"{self.name} does not apply: {out.strip().splitlines()[0]}")
+            return
+        commit = git("commit-tree", git("write-tree", cwd=TREE).strip(), "-p", self.victim + "~",
+                     stdin=git("log", "-1", "--format=%B", self.victim), env=base.IDENT).strip()
+        found = kernel.Outcome(self.name)
+        series.one(found, commit, series.always)
+        mail, = git("format-patch", "-1", "-o", WORK, commit).split()
+        found.check(f"checkpatch: {self.head['In']}", style(mail))
+        os.unlink(mail)
+        git("reset", "-q", "--hard", self.victim, cwd=TREE)
+        red = [name for name, _ in found.failed]
+        right = [r for r in red if r.startswith(self.head["Red"]) and r.endswith(": " + self.head["In"])]
+        series.o.check(what, None if red and right == red else
+                       f"red is {'; '.join(': '.join(f) for f in found.failed) or 'nothing'}, "
+                       f"not '{self.head['Red']}' alone")
 
 
 def each(stack, full=False):
-    """Every patch of the series; with @full also with other compilers and architectures, and the tip whole."""
-    o = kernel.Outcome("each patch")
-    _worktree()
-    commits = commits_of(stack)
-    always, headers = builds()
-    with step("each patch: what the base warns about"):
-        docs = _base_messages(always + headers, commits)
-    for n, commit in enumerate(commits, 1):
-        tip = commit == commits[-1]
-        with step(f"patch {n} of {len(commits)}: {_subject(commit)[:60]}"):
-            one(o, commit, always, headers if full or tip else [], docs, everywhere=tip)
-    if full:
-        for b in always + headers:
-            _checkout("origin/base")
-            with step(f"whole: {b.what}"):
-                known = b.messages([])
-                _checkout(commits[-1])
-                o.check(f"whole tip: {b.what}", _compare(b, [], known))
-    _static(o, commits)
-    with step("planted errors"):
-        _planted(o, commits, always, docs)
-    return o
-
-
-def _static(o, commits):
-    """sparse on every file of the series, coccinelle and checkincludes on its new files."""
-    _checkout(commits[-1])
-    b = Build("arm64 sparse", config=kernel.fragments("arm64", "4k", "kunit"))
-    b.args += ["C=2"]
-    changed = {t for c in commits for t in _targets(b, c)}
-    new = sorted({p for c in commits for p in _touched(c)[1] if p.endswith((".c", ".h"))})
-    with step("sparse"):
-        _checkout("origin/base")
-        known = b.messages([t for t in sorted(changed) if os.path.exists(os.path.join(TREE, t[:-1] + "c"))])
-        _checkout(commits[-1])
-        o.check("sparse", _compare(b, sorted(changed | {p[:-1] + "o" for p in new if p.endswith(".c")}), known))
-    with step("coccinelle"):
-        bad = []
-        noise = re.compile(r"No OCaml|virtual rule|should .* be a metavariable|^warning: |^HANDLING|^\s*$")
-        for script in sorted(glob.glob(TREE + "/scripts/coccinelle/*/*.cocci")):
-            out = run(["spatch", "-D", "report", "--very-quiet", "--no-show-diff", "--cocci-file", script,
-                       "-I", "include", "-I", "arch/arm64/include", "--include-headers", *new],
-                      cwd=TREE, check=False, log="coccinelle")
-            bad += [line for line in out.splitlines() if re.match(r"\S+\.[ch]:\d+", line) and not noise.search(line)]
-        o.check("coccinelle", "; ".join(bad[:3]) or None)
-    out = run(["scripts/checkincludes.pl", *new], cwd=TREE, check=False, log="coccinelle")
-    o.check("checkincludes", out.strip().splitlines()[0] if out.strip() else None)
-
-
-def _plant(path, commits):
-    """The commit that the planted patch spoils, spoilt; and the head of the planted patch."""
-    with open(path) as f:
-        text = f.read()
-    head = dict(re.findall(r"^(What|In|Red): (.+)$", text.partition("\ndiff ")[0], re.M))
-    name = os.path.relpath(path, HARNESS)
-    if not {"What", "In", "Red"} <= set(head):
-        raise Fail(f"{name}: the header needs the lines What, In and Red")
-    victims = [c for c in commits if _subject(c) == head["In"]]
-    if not victims:
-        raise Fail(f"{name}: no patch of the series is called '{head['In']}'")
-    _checkout(victims[0])
-    out = git("apply", "--index", path, cwd=TREE, check=False)
-    if out.strip():
-        raise Fail(f"{name} does not apply: {out.strip().splitlines()[0]}")
-    new = git("write-tree", cwd=TREE).strip()
-    message = git("log", "-1", "--format=%B", victims[0])
-    return head, git("commit-tree", new, "-p", victims[0] + "~", stdin=message, env=base.IDENT).strip()
-
-
-def _planted(o, commits, always, docs):
-    """Each error of harness/planted/ turns red what it says, at the patch that it is planted in."""
-    for path in sorted(glob.glob(os.path.join(HARNESS, "planted", "*.patch"))):
-        name = os.path.basename(path)[:-len(".patch")]
-        try:
-            head, commit = _plant(path, commits)
-            found = kernel.Outcome(name)
-            one(found, commit, always, [], docs)
-            mail = git("format-patch", "-q", "-1", "-o", WORK, commit).strip()
-            mail = mail or max(glob.glob(WORK + "/0001-*.patch"), key=os.path.getmtime)
-            found.check(f"checkpatch: {head['In'][:50]}", style(mail))
-            os.unlink(mail)
-        except Fail as e:
-            o.check(f"planted {name}", str(e))
-            continue
-        red = [what for what, _ in found.failed]
-        want = f"{head['Red']}: {head['In'][:50]}"
-        o.check(f"planted {name}: {head['What']}",
-                None if red and all(r == want for r in red) else f"red is {red}, not '{want}' alone")
+    """Every patch of the series; with @full also whole, booted, and by other compilers. Returns the Series."""
+    s = Series(stack, full)
+    s.walk()
+    return s

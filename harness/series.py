@@ -19,8 +19,21 @@ def identity():
     return name, email
 
 
+ASKED = {}
+
+
 def _people(paths):
     """The headers To and Cc for these patches, as MAINTAINERS of the series' own tree says."""
+    changes = ""
+    for path in paths:
+        with open(path) as f:
+            changes += f.read().partition("\ndiff --git ")[2]
+    if changes not in ASKED:
+        ASKED[changes] = _ask_people(paths)
+    return ASKED[changes]
+
+
+def _ask_people(paths):
     def ask(*which):
         out = run(["scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--norolestats", *which, *paths],
                   cwd=LINUX, log="series")
@@ -41,26 +54,27 @@ def _address(path, mails):
         f.write(head + "\n" + people.rstrip("\n") + blank + body)
 
 
-def make(stack, version="1", who=None):
-    """Write the series as files and as an mbox; returns the path of the mbox."""
+def make(stack, version="1", who=None, top=TOP):
+    """Write the series as files and as an mbox; returns the path of the mbox.
+
+    @top is this repository, or another version of it.
+    """
     name, email = who or identity()
     if not re.fullmatch(r"[1-9]\d*", version):
         raise Fail(f"VERSION={version} is not a number")
-    patches = tree.stack(stack)
+    patches = tree.stack(stack, top)
     out = os.path.join(OUT, f"{stack}-v{version}")
-    work = os.path.join(BUILD, "series-tree")
     ident = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
              for what, value in (("NAME", name), ("EMAIL", email))}
 
     # The commits once more, with the user as the author.
     base = git("rev-parse", "origin/base").strip()
     commit, signed = base, f"Signed-off-by: {name} <{email}>"
-    for p, old in zip(patches, git("rev-list", "--reverse", f"{base}..{tree.assemble(stack)}").split()):
+    for p, old in zip(patches, git("rev-list", "--reverse", f"{base}..{tree.assemble(stack, top=top)}").split()):
         commit = git("commit-tree", old + "^{tree}", "-p", commit, env=ident,
                      stdin=f"{p.message()}\n{signed}\n").strip()
     shutil.rmtree(out, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
-    with open(os.path.join(TOP, "series/cover-letter")) as f:
+    with open(os.path.join(top, "series/cover-letter")) as f:
         subject, _, body = f.read().partition("\n")
     body, _, change_id = body.rpartition("\nchange-id: ")
     git("format-patch", "-q", "--cover-letter", "--thread=shallow", f"--base={base}", f"-v{version}",
@@ -69,7 +83,7 @@ def make(stack, version="1", who=None):
     with open(cover) as f:
         text = f.read()
     text = text.replace("*** SUBJECT HERE ***", subject.removeprefix("Subject: "))
-    text = text.replace("*** BLURB HERE ***", body.strip())
+    text = text.replace("*** BLURB HERE ***", f"{body.strip()}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
     text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id.strip()}", text, flags=re.M)
     with open(cover, "w") as f:
         f.write(text)
@@ -124,8 +138,48 @@ def applies(stack, mbox, how):
         git("worktree", "remove", "--force", copy)
 
 
-def differs(mbox, other, nr):
-    """None if b4 diff finds all @nr patches of one mbox in the other, unchanged."""
+def compare(mbox, other):
+    """How b4 diff finds the patches of one mbox in the other: a mark of range-diff each, "=" for the same."""
     out = _b4(LINUX, "diff", "-m", mbox, other)
-    same = len(re.findall(r"^(?:\x1b\[\d*m)?\s*\d+:\s+\w+ = \s*\d+:", out, re.M))
-    return None if same == nr else f"{same} of {nr} patches are the same: {out.strip().splitlines()[-1]}"
+    marks = re.findall(r"^(?:\x1b\[[\d;]*m)?\s*(?:\d+|-+):\s+\S+ (?:\x1b\[[\d;]*m)*([=!<>])", out, re.M)
+    if not marks:
+        raise Fail(f"b4 diff: {out.strip().splitlines()[-1]}")
+    return marks
+
+
+def at_revision(revision):
+    """This repository as it was at a revision, to make an old version of the series from."""
+    top = os.path.join(BUILD, "series-since")
+    shutil.rmtree(top, ignore_errors=True)
+    os.makedirs(top)
+    run(["bash", "-c", "set -o pipefail; git -c safe.directory='*' -C \"$1\" archive \"$2\" | tar -x -C \"$3\"", "-",
+         TOP, revision, top], log="series")
+    return top
+
+
+def known(revision):
+    out = run(["git", "-c", "safe.directory=*", "-C", TOP, "rev-parse", "-q", "--verify", revision + "^{commit}"],
+              check=False)
+    return re.fullmatch(r"[0-9a-f]{40,}", out.strip()) is not None
+
+
+def changes(stack, version, mbox):
+    """Compare with the version before, which is a tag (v1, v2, ...) or SINCE; returns the lines to print."""
+    before, since = str(int(version) - 1), os.environ.get("SINCE")
+    if since and not known(since):
+        raise Fail(f"SINCE={since} is no revision of this repository")
+    since = since or f"v{before}"
+    if before == "0":
+        return []
+    said = []
+    with open(os.path.join(TOP, "series/cover-letter")) as f:
+        if not re.search(rf"^Changes in v{version}:", f.read(), re.M):
+            said.append(f"note: series/cover-letter has no section 'Changes in v{version}:'")
+    if not known(since):
+        return said + [f"note: v{before} is no tag here, and SINCE names no revision: not compared with v{before}"]
+    old = make(stack, before, top=at_revision(since))
+    marks = compare(old, mbox)
+    told = {"=": "the same", "!": "changed", "<": f"only in v{before}", ">": f"only in v{version}"}
+    said.append(f"v{before} ({since}) to v{version}: " +
+                ", ".join(f"{marks.count(m)} {what}" for m, what in told.items() if m in marks))
+    return said + [f"in build/linux: b4 --offline-mode diff -m {old} {mbox}"]

@@ -65,13 +65,14 @@ def stack_name():
     return choice("STACK", STACKS)
 
 
-def stack(name):
+def stack(name, top=TOP):
     """The patches of a stack, in order."""
-    with open(os.path.join(SERIES, name + ".stack")) as f:
+    folder = os.path.join(top, "series")
+    with open(os.path.join(folder, name + ".stack")) as f:
         names = [line.strip() for line in f if line.strip() and not line.startswith("#")]
     patches = []
     for n in names:
-        path = os.path.join(SERIES, n)
+        path = os.path.join(folder, n)
         if not os.path.exists(path):
             raise Fail(f"series/{name}.stack lists {n}, which does not exist")
         with open(path) as f:
@@ -79,24 +80,24 @@ def stack(name):
     return patches
 
 
-def product_files():
+def product_files(top=TOP):
     found = set()
-    for top in PRODUCT:
-        for path, _, names in os.walk(os.path.join(TOP, top)):
-            found |= {os.path.relpath(os.path.join(path, n), TOP) for n in names}
+    for folder in PRODUCT:
+        for path, _, names in os.walk(os.path.join(top, folder)):
+            found |= {os.path.relpath(os.path.join(path, n), top) for n in names}
     return found
 
 
-def _check_claims(patches):
+def _check_claims(patches, top):
     claimed = {}
     for p in patches:
         for path in p.new:
             if path in claimed:
                 raise Fail(f"{path} is added by two patches: {claimed[path]} and {p.name}")
-            if not os.path.exists(os.path.join(TOP, path)):
+            if not os.path.exists(os.path.join(top, path)):
                 raise Fail(f"series/{p.name} adds {path}, which is not in the repository")
             claimed[path] = p.name
-    for path in sorted(product_files() - set(claimed)):
+    for path in sorted(product_files(top) - set(claimed)):
         raise Fail(f"{path} is in the repository, but no patch adds it ('new: {path}')")
 
 
@@ -104,10 +105,10 @@ def _commit(tree, parent, message, cwd):
     return git("commit-tree", tree, "-p", parent, stdin=message, env=base.IDENT, cwd=cwd).strip()
 
 
-def assemble(name, cwd=LINUX):
-    """Make the commits of a stack, without a work tree; returns the last."""
-    patches = stack(name)
-    _check_claims(patches)
+def assemble(name, cwd=LINUX, top=TOP):
+    """Make the commits of a stack, without a work tree; returns the last. @top: another version of this repository."""
+    patches = stack(name, top)
+    _check_claims(patches, top)
     commit = git("rev-parse", "origin/base", cwd=cwd).strip()
     index = {"GIT_INDEX_FILE": os.path.join(cwd, ".git", "assemble-index")}
     # Only one run at a time gets here; what is there is left from one that was killed.
@@ -123,7 +124,7 @@ def assemble(name, cwd=LINUX):
                 where = f"{bad[1]}, the hunk at line {bad[2]}" if bad[1] else f"{bad[3]}: {bad[4]}"
                 raise Fail(f"series/{p.name} does not apply: {where}")
         for path in p.new:
-            full = os.path.join(TOP, path)
+            full = os.path.join(top, path)
             blob = git("hash-object", "-w", "--no-filters", full, cwd=cwd).strip()
             mode = "100755" if os.access(full, os.X_OK) else "100644"
             git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index, cwd=cwd)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is looked at once, with all patches applied: by other compilers and by the kernel's static checkers."""
+import os
+import re
+
+import kernel
+import perpatch
+from common import log_path, run, step
+from perpatch import TREE, WORK, Build
+
+
+def _whole(o, series):
+    """The whole kernel, by each compiler and architecture."""
+    for b in series.more:
+        with step(f"whole: {b.what}"):
+            o.check(f"whole: {b.what}", series.new(b, ["all"]))
+    if os.uname().machine != "x86_64":
+        o.skipped.append(("x86_64", "this is not an x86_64 machine, and there is no cross compiler for it here"))
+
+
+def _code(series):
+    """Each source file that a patch touches."""
+    return sorted({p for c in series.commits for p in perpatch.touched(c)[0] if p.endswith(".c")})
+
+
+def _checked(o, series, what, paths, *args):
+    """One of the checkers that make runs beside the compiler, on these files."""
+    on = series.always[0]
+    b = Build(what, on.arch, on.config)
+    b.args += ["C=2", *args]
+    with step(what):
+        o.check(what, series.new(b, b.objects([p for p in paths if not re.match(r"arch/(?!arm64/)", p)])))
+
+
+def _context_analysis(o, series):
+    """clang's analysis of which locks are held, on the new files, if there is a clang that can."""
+    b = next(b for b in series.more if b.clang)
+    with open(os.path.join(b.out, ".config")) as f:
+        if "CONFIG_WARN_CONTEXT_ANALYSIS=y" not in f.read():
+            with open(os.path.join(TREE, "lib/Kconfig.debug")) as f:
+                needs = re.search(r"config WARN_CONTEXT_ANALYSIS\n(?:.*\n)*?.*CLANG_VERSION >= (\d+)", f.read())
+            has = re.search(r"version (\S+)", run(["clang", "--version"]))[1]
+            o.skipped.append(("context analysis", f"needs clang {int(needs[1]) // 10000}; here is {has}"))
+            return
+    deep = Build("arm64 clang context analysis", config=b.config, clang=True)
+    deep.args += ["CONTEXT_ANALYSIS=y"]
+    with step("context analysis"):
+        o.check("context analysis", series.new(deep, deep.objects([p for p in series.own if p.endswith(".c")])))
+
+
+def _includes(o, series):
+    new = [p for p in series.own if p.endswith((".c", ".h"))]
+    out = run(["scripts/checkincludes.pl", *new], cwd=TREE, check=False, log="check includes")
+    o.check("no file is included twice", "; ".join(out.strip().splitlines()[:3]) or None)
+
+
+def _html(o, series):
+    """The pages of the series, in the folders that they belong to, as html."""
+    pages = [p for p in series.own if p.endswith(".rst")]
+    folders = sorted({p.split("/")[1] for p in pages})
+    out = os.path.join(WORK, "html")
+    with step("htmldocs of " + " ".join(folders)):
+        said = run(["make", "-C", TREE, f"O={out}", "ARCH=arm64", f"SPHINXDIRS={' '.join(folders)}", "htmldocs"],
+                   check=False, log="htmldocs")
+    for page in pages:
+        # What the page is made of: itself, and the comments in the sources that it names.
+        with open(os.path.join(TREE, page)) as f:
+            parts = [page, *re.findall(r"^\.\. kernel-doc:: (\S+)", f.read(), re.M)]
+        bad = [line for line in said.splitlines() if re.search(r"WARNING|ERROR|Warning|Error", line) and
+               any(p in line for p in parts)]
+        html = os.path.basename(page)[:-len("rst")] + "html"
+        if not any(html in files for _, _, files in os.walk(out)):
+            bad.append(f"there is no {html}; log: {log_path('htmldocs')}")
+        o.check(f"htmldocs {page}", "; ".join(bad[:3]) or None)
+
+
+def check(series):
+    """@series: what perpatch.each() has walked over; its work tree has all patches."""
+    o = kernel.Outcome("the tip")
+    _whole(o, series)
+    _context_analysis(o, series)
+    _checked(o, series, "arm64 sparse", _code(series))
+    _checked(o, series, "arm64 coccicheck", [p for p in series.own if p.endswith(".c")],
+             f"CHECK={TREE}/scripts/coccicheck", "MODE=report")
+    _includes(o, series)
+    _html(o, series)
+    return o
