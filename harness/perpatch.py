@@ -212,6 +212,7 @@ class Series:
             if limit.skips(self.o, _subject(commit)):
                 continue
             with step(f"patch {n} of {len(self.commits)}: {_subject(commit)[:60]}"):
+                told = len(self.o.failed)
                 _worktree(TREE, commit)
                 paths, new = touched(commit)
                 self.own += new
@@ -222,6 +223,8 @@ class Series:
                         plant.check(self)
                 if self.full:
                     self._whole(commit, paths, self.always)
+                for what, why in self.o.failed[told:]:
+                    print(f"   FAILED: {what}: {why}", flush=True)
         if self.o.skipped:
             return
         never = {p for p in self.own if p.endswith(".c")} - self.always[0].compiled
