@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload faults matrix shell bench clean
+.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload faults proofs fuzz matrix shell bench clean
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -45,6 +45,12 @@ workload: ## stress-ng, the mm selftests and test_vmalloc on one kernel (MAP, MO
 
 faults: ## each change of a pkey and each allocation of a table during boot fails once
 	$(HARNESS) faults
+
+proofs: ## the cache and the reserve in user space: sanitizers, fuzzer, model checkers (build/results/proofs.json)
+	$(HARNESS) proofs
+
+fuzz: ## a long run of the fuzzer (SECONDS=n, an hour if not set); the corpus keeps what it finds
+	@FUZZ_SECONDS="$(SECONDS)" harness/enter python3 harness/main.py fuzz
 
 matrix: ## suites and boots on all configurations of harness/matrix (CELL=name for one); goes on where it was
 	$(HARNESS) matrix

@@ -12,6 +12,7 @@ import faults
 import kernel
 import matrix
 import perpatch
+import proofs
 import rebase
 import report
 import sabotage
@@ -87,6 +88,7 @@ PARTS = {
     "special machines and command lines": variations,
     "workload": workloads,
     "User Mode Linux": user_mode,
+    "proofs": lambda stack: proofs.run_all(),
     "object code": lambda stack: checks.object_code(),
     "each patch": lambda stack: [perpatch.each(stack).o],
     "sabotage": sabotage.run_all,
@@ -145,6 +147,19 @@ def do_rebase_check(stack):
 
 def do_faults(stack):
     return list(faults.run_all(built(stack)))
+
+
+def do_proofs(stack):
+    tree.make(stack)
+    return proofs.run_all()
+
+
+def do_fuzz(stack):
+    seconds = os.environ.get("FUZZ_SECONDS") or "3600"
+    if not seconds.isdigit() or not int(seconds):
+        raise Fail(f"SECONDS={seconds} is not a number of seconds")
+    tree.make(stack)
+    return proofs.long_fuzz(int(seconds))
 
 
 def do_matrix(stack):

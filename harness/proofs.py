@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""make proofs: tools/testing/kpkeys_pgtable, with bounds that fit CI."""
+import glob
+import json
+import os
+import re
+import shutil
+
+import kernel
+from common import BUILD, HARNESS, LINUX, Fail, run, save_result, step
+
+SOURCE = os.path.join(LINUX, "tools/testing/kpkeys_pgtable")
+OUT = os.path.join(BUILD, "proofs")
+# What the fuzzer found worth keeping, one input a line: two hexadecimal bytes are a step.
+CORPUS = os.path.join(HARNESS, "fuzz-corpus")
+FILES = ("kpkeys_split_reserve.c", "kpkeys_pgtable_cache.c")
+SEEDS = 4
+
+
+def _make(*targets):
+    run(["make", "-s", "-C", SOURCE, f"O={OUT}", f"-j{os.cpu_count()}", *targets], log="proofs build")
+
+
+def _program(o, what, name, *args, env=None, timeout=300):
+    """Run a program, which is one test; returns what it printed."""
+    try:
+        out = run([os.path.join(OUT, name), *map(str, args)], log=f"proofs {name}", timeout=timeout,
+                  env={"TSAN_OPTIONS": "halt_on_error=1", **(env or {})})
+        o.check(what)
+        return out
+    except Fail as e:
+        o.check(what, str(e))
+        return ""
+
+
+def _profile(name):
+    return {"LLVM_PROFILE_FILE": os.path.join(OUT, name + ".profraw")}
+
+
+def unit():
+    """Scenarios and random sequences, with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    o = kernel.Outcome("proofs: one thread")
+    with step("scenarios and random sequences, ASan and UBSan"):
+        out = _program(o, "scenarios", "unit")
+        o.passed += re.findall(r"^ok (.*)$", out, re.M)
+        steps, splits = 0, [0] * 5
+        for seed in range(1, SEEDS + 1):
+            out = _program(o, f"random seed {seed}", "random", seed, 100000)
+            steps += sum(map(int, re.findall(r"(\d+) steps", out)))
+            for tables, n in re.findall(r" (\d):(\d+)", out):
+                splits[int(tables)] += int(n)
+    o.note = f"{steps} steps; splits by tables: {' '.join(map(str, splits))}"
+    return o, {"steps": steps, "splits_by_tables": splits}
+
+
+def threads():
+    """Four threads, with ThreadSanitizer."""
+    o = kernel.Outcome("proofs: threads")
+    with step("threads, TSan"):
+        steps = 0
+        for seed in range(1, SEEDS + 1):
+            out = _program(o, f"threads seed {seed}", "threads", seed, 20)
+            steps += sum(map(int, re.findall(r"(\d+) steps", out)))
+    o.note = f"{steps} steps"
+    return o, {"steps": steps}
+
+
+def _unpack(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    with open(CORPUS) as f:
+        for n, line in enumerate(f):
+            if not line.startswith("#"):
+                with open(os.path.join(folder, f"{n:04d}"), "wb") as g:
+                    g.write(bytes.fromhex(line))
+
+
+def _pack(folder):
+    inputs = []
+    for path in glob.glob(os.path.join(folder, "*")):
+        with open(path, "rb") as f:
+            inputs.append(f.read().hex())
+    with open(CORPUS, "w") as f:
+        f.write("# SPDX-License-Identifier: GPL-2.0-only\n")
+        f.writelines(line + "\n" for line in sorted(inputs, key=lambda i: (len(i), i)))
+
+
+def fuzz(seconds, keep=False):
+    """libFuzzer; @keep what it finds in the corpus of the repository."""
+    o = kernel.Outcome("proofs: fuzzer")
+    corpus, crashes = os.path.join(OUT, "corpus"), os.path.join(OUT, "crash-")
+    with step(f"fuzzer, {seconds} s"):
+        _unpack(corpus)
+        for stale in glob.glob(crashes + "*"):
+            os.unlink(stale)
+        out = _program(o, "fuzzer", "fuzz", f"-max_total_time={seconds}", "-max_len=128", "-len_control=0", "-timeout=20",
+                       "-print_final_stats=1", f"-artifact_prefix={crashes}", corpus, timeout=seconds + 120)
+        for crash in glob.glob(crashes + "*"):
+            o.failed.append(("fuzzer", f"'build/proofs/fuzz {os.path.relpath(crash, os.path.dirname(BUILD))}' repeats it"))
+        executions = int((re.findall(r"stat::number_of_executed_units: *(\d+)", out) or [0])[-1])
+        inputs = len(os.listdir(corpus))
+        o.check("inputs were executed", None if executions > inputs else f"only {executions}")
+        if keep and not o.failed:
+            small = os.path.join(OUT, "corpus-small")
+            shutil.rmtree(small, ignore_errors=True)
+            os.makedirs(small)
+            run([os.path.join(OUT, "fuzz"), "-merge=1", "-max_len=128", small, corpus], log="proofs fuzz")
+            _pack(small)
+    o.note = f"{executions} executions"
+    return o, {"executions": executions, "seconds": seconds, "corpus": inputs}
+
+
+def coverage():
+    """What the scenarios, the random sequences and the corpus reach in the two files."""
+    o = kernel.Outcome("proofs: coverage")
+    result = {}
+    with step("coverage of the two files"):
+        corpus = os.path.join(OUT, "corpus-coverage")
+        _unpack(corpus)
+        for name, args in ("unit", []), ("random", [1, 50000]), ("fuzz", ["-runs=0", corpus]):
+            _program(o, f"coverage by {name}", name + ".cov", *args, env=_profile(name))
+        profile = os.path.join(OUT, "coverage.profdata")
+        run(["llvm-profdata", "merge", "-o", profile, *glob.glob(os.path.join(OUT, "*.profraw"))])
+        data = json.loads(run(["llvm-cov", "export", "-summary-only", "-instr-profile", profile, f"{OUT}/unit.cov",
+                               "-object", f"{OUT}/random.cov", "-object", f"{OUT}/fuzz.cov"]))
+        for f in data["data"][0]["files"]:
+            name = os.path.basename(f["filename"])
+            if name in FILES:
+                result[name] = {k: [f["summary"][k]["covered"], f["summary"][k]["count"]]
+                                for k in ("functions", "lines", "branches")}
+    for name in FILES:
+        covered = result.get(name, {"functions": [0, 1]})["functions"]
+        o.check(f"every function of {name} is reached",
+                None if covered[0] == covered[1] else f"{covered[0]} of {covered[1]}")
+    both = [sum(r["branches"][i] for r in result.values()) for i in (0, 1)]
+    o.note = f"edges {both[0]} of {both[1]}"
+    return o, result
+
+
+def run_all(seconds=20):
+    with step("build"):
+        _make()
+    results = {}
+    outcomes = []
+    for name, what in ("unit", unit), ("threads", threads), ("fuzz", lambda: fuzz(seconds)), ("coverage", coverage):
+        o, results[name] = what()
+        outcomes.append(o)
+    save_result("proofs", results)
+    return outcomes
+
+
+def long_fuzz(seconds):
+    """make fuzz: only that, and the corpus keeps what it finds."""
+    with step("build"):
+        _make("default")
+    o, result = fuzz(seconds, keep=True)
+    save_result("fuzz", result)
+    return [o]
