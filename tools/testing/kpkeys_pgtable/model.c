@@ -10,6 +10,7 @@
 
 #include "shim.h"
 
+struct page mem_map[MODEL_NR_PAGES];
 struct model model;
 unsigned long model_splits[5];
 
@@ -188,12 +189,12 @@ static pthread_mutex_t buddy_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void *model_address(const struct page *page)
 {
-	return (void *)(MODEL_BASE + ((unsigned long)(page - model.mem_map) << PAGE_SHIFT));
+	return (void *)(MODEL_BASE + ((unsigned long)(page - mem_map) << PAGE_SHIFT));
 }
 
 struct page *model_page(const void *addr)
 {
-	return &model.mem_map[((unsigned long)addr - MODEL_BASE) >> PAGE_SHIFT];
+	return &mem_map[((unsigned long)addr - MODEL_BASE) >> PAGE_SHIFT];
 }
 
 /* Nothing is allocated under a lock, and nobody sleeps who must not. */
@@ -206,6 +207,11 @@ static void check_may_alloc(gfp_t gfp)
 		model_might_sleep();
 }
 
+#ifdef __CPROVER__
+static void reclaim(void)
+{
+}
+#else
 /* Direct reclaim: the shrinker, and one that changes the direct map. */
 static void reclaim(void)
 {
@@ -224,11 +230,45 @@ static void reclaim(void)
 	(void)model_set_memory((model_ctx.hint + 3) % MODEL_NR_PAGES, 1);
 	model_ctx.flags = flags;
 }
+#endif
+
+static bool is_free(unsigned long pfn, unsigned long nr)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++) {
+		if (!model.buddy[pfn + i] ||
+		    (pfn + i >= model.isolated_start && pfn + i < model.isolated_end))
+			return false;
+	}
+
+	return true;
+}
+
+static bool find_free(unsigned long nr, unsigned long *pfn)
+{
+	unsigned long n;
+
+#ifdef __CPROVER__
+	/* The caller says where. */
+	*pfn = model_ctx.hint & ~(nr - 1);
+	if (model.use_cache)
+		return is_free(*pfn, nr);
+#endif
+
+	for (n = 0; n < MODEL_NR_PAGES; n += nr) {
+		*pfn = ((model_ctx.hint & ~(nr - 1)) + n) % MODEL_NR_PAGES;
+		if (is_free(*pfn, nr))
+			return true;
+	}
+
+	return false;
+}
 
 struct page *model_alloc_pages(gfp_t gfp, unsigned int order)
 {
-	unsigned long nr = 1UL << order, n, i, pfn = 0;
-	bool found = false;
+	unsigned long nr = 1UL << order, i, pfn = 0;
+	bool found;
 
 	check_may_alloc(gfp);
 	if (gfpflags_allow_blocking(gfp))
@@ -237,25 +277,19 @@ struct page *model_alloc_pages(gfp_t gfp, unsigned int order)
 		return NULL;
 
 	buddy_lock();
-	for (n = 0; n < MODEL_NR_PAGES && !found; n += nr) {
-		pfn = ((model_ctx.hint & ~(nr - 1)) + n) % MODEL_NR_PAGES;
-		found = true;
-		for (i = 0; i < nr; i++)
-			found &= model.buddy[pfn + i] &&
-				 (pfn + i < model.isolated_start || pfn + i >= model.isolated_end);
-	}
+	found = find_free(nr, &pfn);
 	for (i = 0; i < nr && found; i++) {
 		model.buddy[pfn + i] = false;
 		/* What the last user left behind. */
-		memset(&model.mem_map[pfn + i].lru, 0, sizeof(struct list_head));
+		mem_map[pfn + i].lru.next = mem_map[pfn + i].lru.prev = NULL;
 	}
 	if (found)
-		model.mem_map[pfn].refcount = 1;
+		mem_map[pfn].refcount = 1;
 	else
 		ATOMIC_STORE(&model.failed, true);
 	buddy_unlock();
 
-	return found ? &model.mem_map[pfn] : NULL;
+	return found ? &mem_map[pfn] : NULL;
 }
 
 void model_split_page(struct page *page, unsigned int order)
@@ -392,11 +426,10 @@ static unsigned int range_demand(unsigned long pfn, unsigned int nr, bool *chang
 
 static struct page *new_table(struct kpkeys_split_reserve *reserve)
 {
-	struct ptdesc *ptdesc = pagetable_alloc_split(reserve);
-	struct page *page = ptdesc_page(ptdesc);
+	struct page *page = ptdesc_page(pagetable_alloc_split(reserve));
 
 	/* The demand was covered before the lock was taken. */
-	CHECK(ptdesc);
+	CHECK(page);
 	CHECK(!page->table);
 	CHECK(page->refcount == 1);
 	page->table = true;
@@ -577,6 +610,17 @@ bool model_remap(unsigned long pud)
 }
 
 /* What mm/kpkeys_hardened_pgtables.c makes of pagetable_alloc() */
+#ifdef __CPROVER__
+struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
+{
+	return page_ptdesc(model_alloc_pages(gfp, 0));
+}
+
+void pagetable_free(struct ptdesc *ptdesc)
+{
+	model_free_page(ptdesc_page(ptdesc));
+}
+#else
 struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
 {
 	struct page *page;
@@ -596,6 +640,7 @@ void pagetable_free(struct ptdesc *ptdesc)
 		return;
 	model_free_page(page);
 }
+#endif
 
 /* What is registered at boot */
 bool model_queue_work(void (*fn)(struct work_struct *work), struct work_struct *work)
@@ -636,8 +681,11 @@ void model_reset(void)
 {
 	unsigned long i;
 
+#ifndef __CPROVER__
+	memset(mem_map, 0, sizeof(mem_map));
 	memset(&model, 0, sizeof(model));
 	memset(&model_ctx, 0, sizeof(model_ctx));
+#endif
 	for (i = 0; i < MODEL_NR_PAGES; i++)
 		model.buddy[i] = true;
 }

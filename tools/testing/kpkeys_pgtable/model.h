@@ -32,12 +32,7 @@
 #define MODEL_NR_PAGES		(1UL << MODEL_ORDER)
 
 struct page {
-	union {
-		struct list_head lru;
-		struct list_head pt_list;
-		struct list_head pcp_list;
-		struct list_head buddy_list;
-	};
+	struct list_head lru;
 	unsigned long private;
 	int refcount;
 	bool table;			/* constructed: somebody's page table */
@@ -45,7 +40,8 @@ struct page {
 
 /* The cache and the reserve look at the same memory as two types. */
 #ifdef __CPROVER__
-#define ptdesc page
+#define ptdesc	page
+#define pt_list	lru
 #else
 struct ptdesc {
 	struct list_head pt_list;
@@ -92,7 +88,6 @@ struct seq_file;
 struct notifier_block;
 
 struct model {
-	struct page mem_map[MODEL_NR_PAGES];
 	bool buddy[MODEL_NR_PAGES];	/* owned by the page allocator */
 	u8 pkey[MODEL_NR_PAGES];
 	/* The table an entry points to; NULL if it maps memory itself. */
@@ -122,6 +117,7 @@ struct model {
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
 };
 
+extern struct page mem_map[MODEL_NR_PAGES];
 extern struct model model;
 /* Splits so far by how many page tables they took, not reset. */
 extern unsigned long model_splits[5];

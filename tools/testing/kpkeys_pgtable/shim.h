@@ -16,6 +16,14 @@
 #include <linux/types.h>
 #include <linux/kconfig.h>
 #include <linux/kernel.h>
+#include <linux/poison.h>
+#ifdef __CPROVER__
+/* It is particular about the types of pointers. */
+#undef LIST_POISON1
+#undef LIST_POISON2
+#define LIST_POISON1		((void *)0x100)
+#define LIST_POISON2		((void *)0x122)
+#endif
 #include <linux/list.h>
 #include <linux/bitops.h>
 #include <linux/build_bug.h>
@@ -36,12 +44,10 @@
 
 #include "model.h"
 
-#include "../../../include/linux/cleanup.h"
-
 #ifdef __CPROVER__
-#include "cbmc/rbtree.h"
+#include "rbtree-list.h"
 #else
-#include <linux/rbtree.h>
+#include "../../include/linux/rbtree.h"
 #endif
 
 /* Annotations */
@@ -121,11 +127,17 @@ typedef struct model_lock spinlock_t;
 #define might_sleep_if(cond)	({ if (cond) model_might_sleep(); })
 #define cond_resched()		model_might_sleep()
 
+/* CBMC gets code without guards, see unguard.py. */
+#ifndef __CPROVER__
+#include "../../../include/linux/cleanup.h"
+
 DEFINE_GUARD(mutex, struct mutex *, mutex_lock(_T), mutex_unlock(_T))
 DEFINE_GUARD_COND(mutex, _try, mutex_trylock(_T), _RET)
 DEFINE_LOCK_GUARD_1(spinlock, spinlock_t, spin_lock(_T->lock), spin_unlock(_T->lock))
 DEFINE_LOCK_GUARD_1(spinlock_irq, spinlock_t, spin_lock(_T->lock), spin_unlock(_T->lock))
 DEFINE_LOCK_GUARD_1(spinlock_irqsave, spinlock_t, spin_lock(_T->lock), spin_unlock(_T->lock))
+
+#endif
 
 /* Contexts */
 #define current			(&model_ctx)
@@ -142,8 +154,8 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_FREEING_INITMEM, 
 #define MAX_PAGE_ORDER		10
 #define PAGE_ALLOC_COSTLY_ORDER	3
 #define GFP_PGTABLE_KERNEL	(GFP_KERNEL | __GFP_ZERO)
-#define page_to_pfn(page)	((unsigned long)((page) - model.mem_map))
-#define pfn_to_page(pfn)	(&model.mem_map[pfn])
+#define page_to_pfn(page)	((unsigned long)((page) - mem_map))
+#define pfn_to_page(pfn)	(&mem_map[pfn])
 #define page_address(page)	model_address(page)
 #define virt_to_page(addr)	model_page(addr)
 #define page_private(page)	((page)->private)

@@ -165,9 +165,9 @@ static void test_fragmented(void)
 		if (!model.buddy[i] || !(i % 2))
 			continue;
 		model.buddy[i] = false;
-		model.mem_map[i].refcount = 1;
+		mem_map[i].refcount = 1;
 		CHECK(held.nr_foreign < MAX_HELD);
-		held.foreign[held.nr_foreign++] = &model.mem_map[i];
+		held.foreign[held.nr_foreign++] = &mem_map[i];
 	}
 	CHECK(!op_alloc(GFP_KERNEL, 1));
 	model_ctx.hint = MODEL_NR_PAGES / 2;
