@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# threads: a count is read without the lock as if that were held
+s/return READ_ONCE(cache.stats.cached);/return cache.stats.cached;/
