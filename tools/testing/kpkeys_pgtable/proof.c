@@ -68,7 +68,9 @@ static struct page *any_table(unsigned int i)
 
 /* The tables of the first half: none at all, or that of PMDs and any of those below. */
 #define NR_PMDS		(1U << (MODEL_PUD_ORDER - MODEL_PMD_ORDER))
+#ifndef MAX_TABLES
 #define MAX_TABLES	(1U << NR_PMDS)
+#endif
 
 static void start(unsigned int tables)
 {
@@ -158,11 +160,11 @@ static struct chunk *any_chunk(unsigned int order, unsigned long where)
 /* A refill after one that failed: any reserve that covers the chunk that is parked. */
 void prove_refill_parked(void)
 {
-	unsigned int tables, order, nr, fail;
+	unsigned int tables, order, nr;
 	unsigned long where;
 
 	FOR_ANY(tables, MAX_TABLES) FOR_ANY(order, ARRAY_SIZE(chunk_orders) - 1)
-	FOR_ANY(where, NR_FREE - 1) FOR_ANY(nr, CHUNK_MAX_DEMAND) FOR_ANY(fail, 1) {
+	FOR_ANY(where, NR_FREE - 1) FOR_ANY(nr, CHUNK_MAX_DEMAND) {
 		unsigned int i;
 
 		if (where & ((1 << chunk_orders[order]) - 1))
@@ -176,9 +178,9 @@ void prove_refill_parked(void)
 		if (nr < next_demand())
 			done();
 		any_reserve(nr);
-		/* Another one is allocated in vain. */
+		/* Another one is allocated in vain, or there is none. */
 		model_ctx.hint = where ^ (1 << MODEL_PMD_ORDER);
-		nr_fail_alloc = fail ? ARRAY_SIZE(chunk_orders) : 0;
+		nr_fail_alloc = nr ? 0 : ARRAY_SIZE(chunk_orders);
 		one_refill();
 		done();
 	}
