@@ -158,7 +158,8 @@ static void op_offline(unsigned int arg)
 		CHECK(list_empty(&chunk->node) || chunk->nr_free != chunk_pages(chunk) ||
 		      chunk->pfn < model.isolated_start || chunk->pfn >= model.isolated_end);
 	}
-	model.isolated_start = model.isolated_end = 0;
+	model.isolated_start = 0;
+	model.isolated_end = 0;
 	CHECK(model.memory_notifier(&nb, MEM_CANCEL_OFFLINE, &mem) == NOTIFY_OK);
 }
 

@@ -281,7 +281,8 @@ struct page *model_alloc_pages(gfp_t gfp, unsigned int order)
 	for (i = 0; i < nr && found; i++) {
 		model.buddy[pfn + i] = false;
 		/* What the last user left behind. */
-		mem_map[pfn + i].lru.next = mem_map[pfn + i].lru.prev = NULL;
+		mem_map[pfn + i].lru.next = NULL;
+		mem_map[pfn + i].lru.prev = NULL;
 	}
 	if (found)
 		mem_map[pfn].refcount = 1;
@@ -593,8 +594,8 @@ static void free_table(struct page **table)
  */
 bool model_remap(unsigned long pud)
 {
-	unsigned long nr = 1UL << MODEL_PUD_ORDER, pmds = 1UL << (MODEL_PUD_ORDER - MODEL_PMD_ORDER);
-	unsigned long i;
+	unsigned long pmds = 1UL << (MODEL_PUD_ORDER - MODEL_PMD_ORDER);
+	unsigned long nr = 1UL << MODEL_PUD_ORDER, i;
 
 	for (i = 0; i < nr; i++) {
 		if (!model.buddy[pud * nr + i])

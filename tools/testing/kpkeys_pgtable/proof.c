@@ -131,7 +131,8 @@ void prove_refill(void)
 	unsigned int tables, fail;
 	unsigned long where;
 
-	FOR_ANY(tables, MAX_TABLES) FOR_ANY(where, NR_FREE - 1) FOR_ANY(fail, ARRAY_SIZE(chunk_orders)) {
+	FOR_ANY(tables, MAX_TABLES) FOR_ANY(where, NR_FREE - 1)
+	FOR_ANY(fail, ARRAY_SIZE(chunk_orders)) {
 		/* Where the first chunk can be for which there is memory. */
 		if (where & ((1 << (fail < ARRAY_SIZE(chunk_orders) ? chunk_orders[fail] :
 				    MODEL_PUD_ORDER)) - 1))
@@ -221,7 +222,7 @@ void prove_give_back(void)
 		if (other)
 			found(other, HELD);
 		check_end();
-		assert_that(!detach_free_chunk(0, ULONG_MAX, 0), "a chunk with a page in use stays");
+		assert_that(!detach_free_chunk(0, ULONG_MAX, 0), "it is in use");
 		if (other)
 			kpkeys_pgtable_cache_free(other);
 		assert_that(kpkeys_pgtable_cache_free(page), "it is taken back");
@@ -251,9 +252,9 @@ void prove_fill(void)
 			kpkeys_split_reserve_add(&reserve, take_page_away(i));
 		fill_fails_at = fail;
 		ret = kpkeys_split_reserve_fill(&reserve, n);
-		assert_that(!ret == (reserve.nr >= n), "fill keeps its promise or says that it does not");
+		assert_that(!ret == (reserve.nr >= n), "fill keeps its promise");
 		if (ret)
-			assert_that(reserve.nr == there + fail - 1, "a failed fill keeps what it got");
+			assert_that(reserve.nr == there + fail - 1, "a failed fill keeps all");
 		for (i = 0; i < n && !ret; i++) {
 			page = pagetable_alloc_split(&reserve);
 			assert_that(page, "a take after a fill succeeds");
@@ -261,7 +262,7 @@ void prove_fill(void)
 			page->refcount = 2;
 		}
 		kpkeys_split_reserve_return(&reserve);
-		assert_that(!reserve.nr && list_empty(&reserve.pages), "nothing is left in a reserve");
+		assert_that(!reserve.nr && list_empty(&reserve.pages), "nothing is left");
 		for (i = 0; i < MODEL_NR_PAGES; i++)
 			assert_that(model.buddy[i] == !mem_map[i].refcount, "all others are back");
 		done();

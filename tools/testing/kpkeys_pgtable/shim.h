@@ -60,7 +60,9 @@
 #define VISIBLE_IF_KUNIT
 #define EXPORT_SYMBOL_IF_KUNIT(sym)
 #define KUNIT_STATIC_STUB_REDIRECT(fn, args...)	do { } while (0)
-#define late_initcall(fn)	int __initcall_##fn(void); int __initcall_##fn(void) { return fn(); }
+#define late_initcall(fn)						\
+	int __initcall_##fn(void);					\
+	int __initcall_##fn(void) { return fn(); }
 #define subsys_initcall(fn)	late_initcall(fn)
 #define data_race(expr)		(expr)
 #define fallthrough		__attribute__((__fallthrough__))
@@ -84,7 +86,14 @@ unsigned long __read_once(const volatile void *p, size_t size)
 #undef WARN_ON
 #undef WARN_ON_ONCE
 #undef WARN_ONCE
-#define WARN_ON(cond)		({ bool __w = !!(cond); if (__w) model_warn(#cond, __FILE__, __LINE__); __w; })
+#define WARN_ON(cond)							\
+	({								\
+		bool __w = !!(cond);					\
+									\
+		if (__w)						\
+			model_warn(#cond, __FILE__, __LINE__);		\
+		__w;							\
+	})
 #define WARN_ON_ONCE(cond)	WARN_ON(cond)
 #define WARN_ONCE(cond, ...)	WARN_ON(cond)
 #define WARN(cond, ...)		WARN_ON(cond)
@@ -146,7 +155,7 @@ DEFINE_LOCK_GUARD_1(spinlock_irqsave, spinlock_t, spin_lock(_T->lock), spin_unlo
 #define in_interrupt()		(model_ctx.atomic)
 #define in_atomic()		(!preemptible())
 #define irqs_disabled()		(model_ctx.nr_spin > 0)
-enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_FREEING_INITMEM, SYSTEM_RUNNING };
+enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define system_state		(model.booting ? SYSTEM_BOOTING : SYSTEM_RUNNING)
 #define kpkeys_hardened_pgtables_enabled()	true
 
@@ -184,7 +193,8 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_FREEING_INITMEM, 
 #define arch_kpkeys_can_split()	(!READ_ONCE(model.no_split))
 #define arch_kpkeys_must_split()	true
 #define arch_kpkeys_split_demand(addr, nr)	model_split_demand(addr, nr)
-#define set_memory_pkey_reserve(addr, nr, pkey, reserve)	model_set_pkey(addr, nr, pkey, reserve)
+#define set_memory_pkey_reserve(addr, nr, pkey, reserve)	\
+	model_set_pkey(addr, nr, pkey, reserve)
 
 /* What is registered at boot */
 struct work_struct { void (*func)(struct work_struct *work); };
@@ -224,7 +234,8 @@ struct seq_file;
 #define seq_printf(m, ...)	((void)(m), model_printf(__VA_ARGS__))
 #define seq_puts(m, s)		((void)(m), model_printf("%s", s))
 #define seq_putc(m, c)		((void)(m), model_printf("%c", c))
-#define DEFINE_SHOW_ATTRIBUTE(name)	static int (*const name##_fops)(struct seq_file *, void *) = name##_show
+#define DEFINE_SHOW_ATTRIBUTE(name)					\
+	static int (*const name##_fops)(struct seq_file *, void *) = name##_show
 #define debugfs_create_file(name, mode, parent, data, fops)	(model.show = *(fops))
 
 /* Their arguments are evaluated, at least. */

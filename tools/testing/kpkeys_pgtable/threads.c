@@ -152,12 +152,14 @@ int main(int argc, char **argv)
 	model.booting = false;
 	model.use_cache = true;
 	kpkeys_pgtable_cache_late_init();
-	model.reclaim = model.threads = true;
+	model.reclaim = true;
+	model.threads = true;
 	for (i = 0; i < NR_FAIL; i++)
 		model.fail_rate[i] = 2;
 	/* A pkey that cannot be restored costs a chunk each time. */
-	model.fail_rate[FAIL_PKEY_BEFORE] = model.fail_rate[FAIL_PKEY_SPLIT] =
-		model.fail_rate[FAIL_PKEY_PARTLY] = 1;
+	model.fail_rate[FAIL_PKEY_BEFORE] = 1;
+	model.fail_rate[FAIL_PKEY_SPLIT] = 1;
+	model.fail_rate[FAIL_PKEY_PARTLY] = 1;
 
 	pthread_barrier_init(&all, NULL, NR_THREADS);
 	for (i = 0; i < NR_THREADS; i++) {

@@ -13,11 +13,13 @@ lines keep their numbers.
 import re
 import sys
 
-TOKEN = re.compile(r"""/\*.*?\*/ | //[^\n]* | ^[ \t]*\#(?:[^\n\\]|\\.)* | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' |
-                       \w+ | \s+ | .""", re.X | re.S | re.M)
-LOCKS = {"mutex": ("mutex_lock", "mutex_unlock"), "spinlock": ("spin_lock", "spin_unlock"),
-         "spinlock_irq": ("spin_lock", "spin_unlock"), "spinlock_irqsave": ("spin_lock", "spin_unlock")}
-OTHERS = {"__free", "__cleanup", "CLASS", "scoped_class", "scoped_cond_guard", "ACQUIRE", "goto", "switch", "no_free_ptr"}
+TOKEN = re.compile(r"""/\*.*?\*/ | //[^\n]* | ^[ \t]*\#(?:[^\n\\]|\\.)* |
+                       "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | \w+ | \s+ | .""", re.X | re.S | re.M)
+SPIN = ("spin_lock", "spin_unlock")
+LOCKS = {"mutex": ("mutex_lock", "mutex_unlock"),
+         "spinlock": SPIN, "spinlock_irq": SPIN, "spinlock_irqsave": SPIN}
+OTHERS = {"__free", "__cleanup", "CLASS", "scoped_class", "scoped_cond_guard", "ACQUIRE",
+          "no_free_ptr", "goto", "switch"}
 
 
 class Unguard:
@@ -118,7 +120,7 @@ class Unguard:
                 return f"{t} {value};"
             if not value:
                 return "{ " + ends + t + "; }"
-            return "{ __typeof__(" + value + ") __value = " + value + "; " + ends + t + " __value; }"
+            return f"{{ __typeof__({value}) __value = {value}; {ends}{t} __value; }}"
         if t == "{":
             self.at -= 1
             return self.block()
