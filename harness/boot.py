@@ -98,7 +98,8 @@ def boot(k, mode, map_, workload=None):
     what = f"{'workload' if workload else 'boot'} {k.arch} {k.pages} {map_} {mode}"
     what += f" {k.args}" if k.args else ""
     log = f"{k.stack} {what}"
-    timeout = kernel.TIMEOUT + (60 * workload if workload else 0)
+    # The selftests take minutes if the machine has other things to do.
+    timeout = 4 * kernel.TIMEOUT + 60 * workload if workload else kernel.TIMEOUT
     cmd = command(k, mode, map_, f"workload={workload}" if workload else "",
                   initrd=initramfs(k, workload=True) if workload else None)
     start = time.monotonic()

@@ -90,7 +90,7 @@ def _one(s, k, copy):
         if s.run.get("BOOT"):
             o = boot.boot(k, mode, map_)
         else:
-            o = k.kunit(mode, map_, s.run.get("SUITE"), timeout=int(s.run.get("TIMEOUT", 60)))
+            o = k.kunit(mode, map_, s.run.get("SUITE"), timeout=int(s.run.get("TIMEOUT", 150)))
     red = [f"{name}: {why}" for name, why in o.failed]
     for want in s.red:
         if not any(re.search(want, r) for r in red):

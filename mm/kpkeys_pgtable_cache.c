@@ -272,12 +272,15 @@ static struct chunk *chunk_alloc_order(gfp_t gfp, unsigned int order)
 	return chunk;
 }
 
-/* The largest chunk that there is, if it yields more than it takes. */
-static struct chunk *chunk_alloc(void)
+/*
+ * The largest chunk that there is, if it yields more than it takes. In reclaim it
+ * may only go where the caller's @gfp lets it, whose locks a shrinker might want.
+ */
+static struct chunk *chunk_alloc(gfp_t gfp)
 {
-	const gfp_t gfp = GFP_KERNEL | __GFP_SKIP_KASAN | __GFP_NOWARN;
 	int i;
 
+	gfp = (gfp & GFP_KERNEL) | __GFP_SKIP_KASAN | __GFP_NOWARN;
 	for (i = 0; i < ARRAY_SIZE(chunk_orders); i++) {
 		unsigned int order = chunk_orders[i];
 		struct chunk *chunk;
@@ -378,9 +381,9 @@ static void count_taken(struct chunk *chunk)
 }
 
 /* Stock the cache, unless somebody else has done it by now. */
-static int refill(unsigned long want)
+static int refill(unsigned long want, gfp_t gfp)
 {
-	struct chunk *chunk = chunk_alloc(), *unused = NULL;
+	struct chunk *chunk = chunk_alloc(gfp), *unused = NULL;
 	int ret = -ENOMEM;
 
 	scoped_guard(mutex, &refill_mutex) {
@@ -425,7 +428,7 @@ static bool may_refill(gfp_t gfp)
 static void refill_work_fn(struct work_struct *work)
 {
 	while (nr_cached() <= LOW_MARK && may_refill(GFP_KERNEL)) {
-		if (refill(LOW_MARK))
+		if (refill(LOW_MARK, GFP_KERNEL))
 			break;
 	}
 }
@@ -452,7 +455,7 @@ struct page *kpkeys_pgtable_cache_alloc(gfp_t gfp)
 	/* Others may be faster to take what a refill has brought. */
 	do
 		page = take_page(may ? EMERGENCY_MARK : 0);
-	while (!page && may && !refill(EMERGENCY_MARK));
+	while (!page && may && !refill(EMERGENCY_MARK, gfp));
 
 	if (!page) {
 		/* What boot set aside for the time when nothing can be split. */
@@ -666,7 +669,7 @@ int __init kpkeys_pgtable_cache_init(void)
 	}
 
 	while (!ret && nr_cached() < BOOT_STOCK)
-		ret = refill(BOOT_STOCK - 1);
+		ret = refill(BOOT_STOCK - 1, GFP_KERNEL);
 
 	return ret;
 }
@@ -687,7 +690,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 
 /*
  * Free pages of ours would keep memory from going offline. Those that are tables,
- * and those in the reserve, do.
+ * those in the reserve, and those of a parked chunk do.
  */
 static int memory_callback(struct notifier_block *nb, unsigned long action,
 			   void *arg)
@@ -704,7 +707,8 @@ static int memory_callback(struct notifier_block *nb, unsigned long action,
 		while ((chunk = detach_free_chunk(start, end, LOW_MARK)))
 			chunk_give_back(chunk);
 		/* The memory is isolated by now: a refill comes from elsewhere. */
-	} while (has_free_chunk(start, end) && !refill(ULONG_MAX));
+	} while (has_free_chunk(start, end) && may_refill(GFP_KERNEL) &&
+		 !refill(ULONG_MAX, GFP_KERNEL));
 
 	return NOTIFY_OK;
 }
