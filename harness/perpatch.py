@@ -295,8 +295,11 @@ class Plant:
         if out.strip():
             series.o.check(what, f"{self.name} does not apply: {out.strip().splitlines()[0]}")
             return
+        # Signed as the mails are, so that nothing but what is planted is red.
+        message = git("log", "-1", "--format=%B", self.victim).strip() + \
+            f"\n\nSigned-off-by: {base.IDENT['GIT_AUTHOR_NAME']} <{base.IDENT['GIT_AUTHOR_EMAIL']}>\n"
         commit = git("commit-tree", git("write-tree", cwd=TREE).strip(), "-p", self.victim + "~",
-                     stdin=git("log", "-1", "--format=%B", self.victim), env=base.IDENT).strip()
+                     stdin=message, env=base.IDENT).strip()
         found = kernel.Outcome(self.name)
         series.one(found, commit, series.always)
         mail, = git("format-patch", "-1", "-o", WORK, commit).split()
