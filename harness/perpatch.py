@@ -246,17 +246,24 @@ class Series:
 def kernel_doc(paths, where, compare=False):
     """None, or what kernel-doc says about these files; with @compare, and not about those of the base."""
     def ask(files, cwd):
-        out = run(["scripts/kernel-doc", "-none", "-Wall", *files], cwd=cwd, check=False, log="kernel-doc")
-        return {re.sub(r":\d+", "", line): line for line in out.splitlines() if re.search(r"\b(warning|error)\b", line, re.I)}
+        out = run([os.path.join(where, "scripts/kernel-doc"), "-none", "-Wall", *files], cwd=cwd, check=False,
+                  log="kernel-doc")
+        return {re.sub(r":\d+", "", line): line for line in out.splitlines()
+                if re.search(r"\b(warning|error)\b", line, re.I)}
 
     found = ask(paths, where)
     known = {}
     if found and compare:
         with_base = [p for p in paths if any(p in key for key in found) and
                      git("ls-tree", "origin/base", "--", p).strip()]
+        # A work tree of the base would take longer than all the rest.
+        before = os.path.join(WORK, "kernel-doc")
+        for path in with_base:
+            os.makedirs(os.path.dirname(os.path.join(before, path)), exist_ok=True)
+            with open(os.path.join(before, path), "w") as f:
+                f.write(git("show", f"origin/base:{path}"))
         if with_base:
-            _worktree(BASE, "origin/base")
-            known = ask(with_base, BASE)
+            known = ask(with_base, before)
     return "; ".join([line for key, line in found.items() if key not in known][:2]) or None
 
 
