@@ -117,7 +117,7 @@ static void check(void)
  */
 static void one_refill(void)
 {
-	int ret = refill(0);
+	int ret = refill(0, GFP_KERNEL);
 
 	if (!ret)
 		assert_that(cache.stats.cached > 0, "a refill nets pages");
