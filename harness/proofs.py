@@ -42,7 +42,7 @@ def _checker(o, what, target, *args, refuted=None, timeout=600):
     out = run(["make", "-s", "-C", SOURCE, target, *args], check=False, log=f"proofs {target.split('_')[0]}",
               timeout=timeout)
     if refuted:
-        o.check(what, None if re.search(refuted, out) else f"not refuted; log: {log_path('proofs ' + target)}")
+        o.check(what, None if re.search(refuted, out) else f"not refuted; log: {log_path('proofs ' + target.split('_')[0])}")
     else:
         o.check(what, None if re.search(r"VERIFICATION SUCCESSFUL|errors: 0", out) and "*** [" not in out else tail(out))
     return out
