@@ -4,11 +4,11 @@
 .DEFAULT_GOAL := help
 HARNESS := @harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload faults proofs fuzz matrix shell bench clean
+.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload faults proofs fuzz matrix shell bench compare clean
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
-	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve"
+	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve|gfp-flag|gfp-flag-2-4"
 
 demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
 	$(HARNESS) demo
@@ -60,6 +60,9 @@ shell: ## the same kernel with a shell on the console (leave by Ctrl-A X)
 
 bench: ## instructions per operation, exact: the base, the reserve, the series (build/results/bench.json)
 	$(HARNESS) bench
+
+compare: ## the series beside the GFP-flag design: suites, costs, code (compare/REPORT.md)
+	$(HARNESS) compare
 
 clean: ## remove build/, except an edited build/linux
 	$(HARNESS) clean

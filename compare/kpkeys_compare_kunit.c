@@ -319,6 +319,17 @@ static void stub_fill(struct kunit *test)
 	kunit_activate_static_stub(test, split_test_alloc, alloc_with_rival);
 }
 
+static void unstub_fill(struct kunit *test)
+{
+	kunit_deactivate_static_stub(test, split_test_alloc);
+}
+
+/* Each round allocates as many pages as the split takes. */
+static unsigned int prepared(unsigned int demand)
+{
+	return DIV_ROUND_UP(rounds, demand);
+}
+
 static const char *irq_is_refill(void)
 {
 	return "not asked";
@@ -336,6 +347,16 @@ static int prepare_with_rival(void)
 static void stub_fill(struct kunit *test)
 {
 	kunit_activate_static_stub(test, kpkeys_prepare_direct_map_split, prepare_with_rival);
+}
+
+static void unstub_fill(struct kunit *test)
+{
+	kunit_deactivate_static_stub(test, kpkeys_prepare_direct_map_split);
+}
+
+static unsigned int prepared(unsigned int demand)
+{
+	return rounds;
 }
 
 static const char *irq_is_refill(void)
@@ -368,13 +389,9 @@ static void compare_rivals(struct kunit *test)
 		drain();
 		ret = split_kernel_leaf_mapping(start + PAGE_SIZE, start + 2 * PAGE_SIZE);
 		kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
-#if !__has_include(<linux/kpkeys_split_reserve.h>)
-		kunit_deactivate_static_stub(test, kpkeys_prepare_direct_map_split);
-		say(test, "%u others in between = %s, lock taken %u times", nr[i], outcome(ret), rounds);
-#else
-		kunit_deactivate_static_stub(test, split_test_alloc);
-		say(test, "%u others in between = %s, lock taken 1 times", nr[i], outcome(ret));
-#endif
+		unstub_fill(test);
+		say(test, "%u others in between = %s, prepared %u times", nr[i], outcome(ret),
+		    prepared(2));
 		undrain();
 	}
 }

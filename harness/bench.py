@@ -25,7 +25,7 @@ LOCKS = {
     "spinlock": ["_raw_spin_lock", "_raw_spin_lock_irq", "_raw_spin_lock_irqsave", "_raw_spin_lock_bh",
                  "_raw_spin_trylock"],
 }
-COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock"]
+COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lock"]
 
 # Where the instructions of these go is shown by function.
 BREAKDOWN = ["table-alloc-free", "fork-64MB", "mprotect-64MB"]
@@ -34,9 +34,11 @@ BREAKDOWN = ["table-alloc-free", "fork-64MB", "mprotect-64MB"]
 class Variant:
     """One kernel to measure: a commit, what is put on top, how it is booted."""
 
-    def __init__(self, name, what, commit, patches=(), config="", append="", maps=kernel.MAPS):
+    def __init__(self, name, what, commit, patches=(), config="", append="", maps=kernel.MAPS, out=None):
+        """@out: the object directory, if not that of the patches, for another commit or configuration."""
         self.name, self.what, self.commit, self.append = name, what, commit, append
         self.patches, self.config, self.maps = patches, config, maps
+        self.out = out or "+".join(patches) or name
 
 
 def _adding(path):
@@ -72,8 +74,28 @@ def _config(variant):
         "CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y\n" + variant.config
 
 
-def _build(variant):
-    """The kernel of a variant; all share one work tree."""
+def _mark_split_lock(linux):
+    """Let the plugin know when the lock is held that serialises splits."""
+    def asm(hint):
+        return f'asm volatile("hint #{hint}" : : : "memory")'
+
+    path = os.path.join(linux, "arch/arm64/mm/mmu.c")
+    with open(path) as f:
+        text = f.read()
+    lock = "static DEFINE_MUTEX(pgtable_split_lock);\n"
+    if lock not in text:
+        raise Fail("arch/arm64/mm/mmu.c has no pgtable_split_lock: see harness/bench.py")
+    text = text.replace("mutex_lock(&pgtable_split_lock)", f"({{ mutex_lock(&pgtable_split_lock); {asm(115)}; }})")
+    text = text.replace("mutex_unlock(&pgtable_split_lock)", f"({{ {asm(116)}; mutex_unlock(&pgtable_split_lock); }})")
+    text = text.replace("guard(mutex)(&pgtable_split_lock)", "guard(marked_mutex)(&pgtable_split_lock)")
+    text = text.replace(lock, f"{lock}DEFINE_GUARD(marked_mutex, struct mutex *, ({{ mutex_lock(_T); {asm(115)}; }}), "
+                        f"({{ {asm(116)}; mutex_unlock(_T); }}))\n")
+    with open(path, "w") as f:
+        f.write(text)
+
+
+def prepare(variant):
+    """The kernel of a variant, to be built; all share one work tree."""
     linux = os.path.join(WORK, "linux")
     if not os.path.exists(os.path.join(linux, ".git")):
         shutil.rmtree(linux, ignore_errors=True)
@@ -83,11 +105,15 @@ def _build(variant):
     git("checkout", "-q", "--detach", variant.commit, cwd=linux)
     for patch in variant.patches:
         git("apply", os.path.join(SOURCE, patch + ".patch"), cwd=linux)
+    _mark_split_lock(linux)
     shutil.copy(os.path.join(SOURCE, "pgtable_bench.c"), os.path.join(linux, "mm"))
     with open(os.path.join(linux, "mm/Makefile"), "a") as f:
         f.write("obj-y += pgtable_bench.o\n")
-    name = "+".join(variant.patches) or variant.name
-    k = kernel.Kernel(name, work=WORK, config=_config(variant))
+    return kernel.Kernel(variant.out, work=WORK, config=_config(variant))
+
+
+def build(variant):
+    k = prepare(variant)
     k.build()
     return k
 
@@ -146,7 +172,9 @@ def _measure(variant, k, map_, plugin, initrd):
         raise Fail(f"{len(counts)} reports of the plugin for {len(done)} benchmarks; log: {kernel.log_path(log)}")
     result = {name: {c: int(v) / int(n) for c, v in count.items()} for (name, n), count in zip(done, counts)}
     memory = {f"{when} {what}": int(kb) for when, what, kb in
-              re.findall(r"meminfo: (\w+) (\S+):\s+(\d+) kB", console)}
+              re.findall(r"meminfo: (\S+) (\S+):\s+(\d+) kB", console)}
+    memory |= {f"{when} cache {what}": int(n) for when, what, n in
+               re.findall(r"cache: (\S+) (\w+) (\d+)\r?$", console, re.M)}
     return result, memory
 
 
@@ -190,23 +218,29 @@ def _show_breakdown(map_, results, most=12):
 def _show_memory(map_, memory):
     """What is idle, and how the direct map is made up after processes came and went."""
     print(f"\nMAP={map_}: kB after 64 MB processes; of the direct map, by kind of leaf")
-    keys = [k for k in memory["base"] if k.startswith("after")]
+    keys = [k for k in memory["base"] if k.startswith("after ")]
     table(["kernel", *(k.removeprefix("after ") for k in keys)],
           [[name, *(values.get(k, 0) for k in keys)] for name, values in memory.items()])
+
+
+def measure(what):
+    """{map: {variant: counts}} and {map + " memory": {variant: kB}} of these variants."""
+    plugin, initrd = _tools()
+    everything = {}
+    for variant in what:
+        with step(f"bench: {variant.what}"):
+            k = build(variant)
+            for map_ in variant.maps:
+                result, memory = _measure(variant, k, map_, plugin, initrd)
+                everything.setdefault(map_, {})[variant.name] = result
+                everything.setdefault(map_ + " memory", {})[variant.name] = memory
+    return everything
 
 
 def bench(stack):
     """`make bench`"""
     tree.make(stack)
-    plugin, initrd = _tools()
-    everything = {}
-    for variant in variants():
-        with step(f"bench: {variant.what}"):
-            k = _build(variant)
-            for map_ in variant.maps:
-                result, memory = _measure(variant, k, map_, plugin, initrd)
-                everything.setdefault(map_, {})[variant.name] = result
-                everything.setdefault(map_ + " memory", {})[variant.name] = memory
+    everything = measure(variants())
     save_result("bench", everything)
     for map_ in kernel.MAPS:
         _show(map_, everything[map_])

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -87,6 +88,15 @@ def save_result(name, data):
     with open(os.path.join(RESULTS, name + ".json"), "w") as f:
         json.dump(data, f, indent=1, sort_keys=True)
         f.write("\n")
+
+
+def export(repo, revision, where, *paths):
+    """The files of a revision of a git repository, or those below @paths, afresh in the folder @where."""
+    shutil.rmtree(where, ignore_errors=True)
+    os.makedirs(where)
+    run(["bash", "-c", "set -o pipefail; git -c safe.directory='*' -C \"$1\" archive \"$2\" \"${@:4}\" | tar -x -C \"$3\"",
+         "-", repo, revision, where, *paths], log="export")
+    return where
 
 
 class Limit:

@@ -5,6 +5,7 @@ import os
 import re
 import time
 
+import tree
 from common import BUILD, CROSS, HARNESS, LOGS, Fail, choice, git, log_path, run, tail
 
 ARCHES = ["arm64", "um"]
@@ -44,7 +45,7 @@ class Kernel:
         self.out = os.path.join(work, stack, name)
         self.compiler = (CROSS if arch == "arm64" else "") + "gcc"
 
-    def _make(self, *targets, log):
+    def make(self, *targets, log):
         return run(["make", "-s", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}",
                     f"CC=ccache {self.compiler}"] +
                    ([f"CROSS_COMPILE={CROSS}"] if self.arch == "arm64" else []) + list(targets),
@@ -53,6 +54,9 @@ class Kernel:
     def configure(self):
         """tinyconfig and the fragments; what they ask for must come out."""
         text = self.config or fragments(*(["arm64", self.pages] if self.arch == "arm64" else ["um"]), "kunit")
+        if self.stack != tree.STACKS[0]:
+            # The suite of an object that only the first has.
+            text = text.replace("CONFIG_KPKEYS_SPLIT_RESERVE_KUNIT_TEST=y\n", "")
         os.makedirs(self.out, exist_ok=True)
         result = os.path.join(self.out, "kunit.config")
         stamp = result + ".from"
@@ -64,10 +68,10 @@ class Kernel:
 
         config = os.path.join(self.out, ".config")
         log = f"config {self.name}"
-        self._make("tinyconfig", log=log)
+        self.make("tinyconfig", log=log)
         with open(config, "a") as f:
             f.write(text)
-        self._make("olddefconfig", log=log)
+        self.make("olddefconfig", log=log)
         with open(config) as f:
             have = set(f.read().splitlines())
         # As in a configuration, the last line about a symbol counts.
@@ -104,8 +108,8 @@ class Kernel:
             raise Fail(f"{self.name} does not build; log: {log_path(f'build {self.name}')}" +
                        "".join("\n    " + line for line in errors or out.splitlines()[-5:]))
 
-    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None):
-        """One boot, all suites or those that match; returns what happened."""
+    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None, qemu=None):
+        """One boot, all suites or those that match; @qemu: arguments of the emulator. Returns what happened."""
         timeout = timeout or TIMEOUT
         result = os.path.join(self.out, "kunit.json")
         if os.path.exists(result):
@@ -115,6 +119,8 @@ class Kernel:
             cmd += ["--kernel_args", f"kpkeys={mode}"]
         for arg in self.args.split():
             cmd += ["--kernel_args", arg]
+        if qemu:
+            cmd.append(f"--qemu_args={qemu}")
         if suite:
             cmd.append(suite)
         what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"

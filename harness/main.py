@@ -8,6 +8,7 @@ import time
 import bench
 import boot
 import checks
+import compare
 import faults
 import kernel
 import matrix
@@ -91,6 +92,7 @@ PARTS = {
     "proofs": lambda stack: proofs.run_all(),
     "object code": lambda stack: checks.object_code(),
     "each patch": lambda stack: [perpatch.each(stack).o],
+    "the GFP-flag design": lambda stack: [compare.suites()],
     "sabotage": sabotage.run_all,
 }
 
@@ -198,6 +200,10 @@ def do_test_the_tests(stack):
 
 def do_bench(stack):
     return bench.bench(stack)
+
+
+def do_compare(stack):
+    return compare.compare()
 
 
 def do_clean(stack):

@@ -13,7 +13,7 @@ import shutil
 import base
 import kernel
 import tree
-from common import BUILD, CACHE, Fail, LINUX, TOP, git, locked, run, step
+from common import BUILD, CACHE, Fail, LINUX, TOP, export, locked, run, step
 
 WORK = os.path.join(BUILD, "rebase")
 STORE = os.path.join(CACHE, "rebase")
@@ -77,16 +77,6 @@ def _fetch(package, version, folders):
     shutil.rmtree(where, ignore_errors=True)
     os.rename(new + "/tree", where)
     shutil.rmtree(new)
-    return where
-
-
-def _own(folders):
-    """The same of the version that build/linux is made from."""
-    where = os.path.join(WORK, "base")
-    shutil.rmtree(where, ignore_errors=True)
-    os.makedirs(where)
-    run(["bash", "-c", "set -o pipefail; git -C \"$1\" archive origin/base \"${@:3}\" | tar -x -C \"$2\"", "-",
-         LINUX, where, *folders], log="rebase")
     return where
 
 
@@ -163,7 +153,7 @@ def check(stack):
                       for p in re.findall(r"^\+\+\+ b/(\S+)", patch.hunks, re.M) + patch.new} | {"Makefile"})
     outcomes = []
     with step("the version that the series is made for"):
-        outcomes.append(_try(stack, "the base", _own(folders)))
+        outcomes.append(_try(stack, "the base", export(LINUX, "origin/base", os.path.join(WORK, "base"), *folders)))
     with locked(os.path.join(CACHE, "rebase.lock"), "kernel sources in the cache", wait=True):
         for package, version in _served().items():
             if not version:

@@ -6,7 +6,7 @@ import re
 import shutil
 
 import tree
-from common import BUILD, Fail, LINUX, TOP, git, run
+from common import BUILD, Fail, LINUX, TOP, export, git, run
 
 OUT = os.path.join(BUILD, "series")
 
@@ -149,12 +149,7 @@ def compare(mbox, other):
 
 def at_revision(revision):
     """This repository as it was at a revision, to make an old version of the series from."""
-    top = os.path.join(BUILD, "series-since")
-    shutil.rmtree(top, ignore_errors=True)
-    os.makedirs(top)
-    run(["bash", "-c", "set -o pipefail; git -c safe.directory='*' -C \"$1\" archive \"$2\" | tar -x -C \"$3\"", "-",
-         TOP, revision, top], log="series")
-    return top
+    return export(TOP, revision, os.path.join(BUILD, "series-since"))
 
 
 def known(revision):

@@ -9,6 +9,7 @@ A patch file is a readable mail:
 
     ---
     new: mm/something.c
+    gone: mm/other.c
     not-for-merging
 
     diff --git a/mm/Makefile b/mm/Makefile
@@ -16,7 +17,12 @@ A patch file is a readable mail:
 
 The files behind "new:" are whole in the repository, at their kernel paths, so
 that the hunks only touch files which the base has. A patch that is marked
-not-for-merging may also touch those of the stack itself.
+not-for-merging may also touch those of the stack itself, or drop them ("gone:").
+
+A stack of another design is in a folder of its own below compare/, with its own
+new files. It lists the stack that it shares the patches of, and patches that come
+on top of these, but in front of what is not for merging. They may touch what the
+shared ones add: they are the difference between the two.
 """
 import os
 import re
@@ -25,18 +31,26 @@ import shutil
 import base
 from common import BUILD, LINUX, TOP, Fail, choice, git, step
 
-STACKS = ["split-reserve"]
+STACKS = ["split-reserve", "gfp-flag", "gfp-flag-2-4"]
 SERIES = os.path.join(TOP, "series")
+COMPARE = {"gfp-flag": "compare/gfp-flag", "gfp-flag-2-4": "compare/gfp-flag"}
 # Where the product lives in the repository: every file in there belongs to a
 # patch.
 PRODUCT = ["arch", "include", "lib", "mm", "tools", "kernel", "security", "fs", "Documentation"]
 NFM = "[NOT FOR MERGING] "
 
 
+def folder(stack_name_, top=TOP):
+    """Where the list and the own patches of a stack are."""
+    return os.path.join(top, COMPARE.get(stack_name_, "series"))
+
+
 class Patch:
-    def __init__(self, name, text):
-        self.name = name
-        self.new = []
+    def __init__(self, name, text, own=None, top=TOP):
+        """@own: the folder of a patch that is not one of series/."""
+        self.name, self.own = name, own
+        self.root = own or top
+        self.new, self.gone = [], []
         self.not_for_merging = False
         m = re.match(r"Subject: ([^\n]+)\n\n(.*?)(?:^---\n(.*?))?(?:^(diff --git .*))?\Z", text, re.S | re.M)
         if not m:
@@ -46,16 +60,23 @@ class Patch:
         for line in (notes or "").split("\n"):
             if line.startswith("new: "):
                 self.new.append(line[5:])
+            elif line.startswith("gone: "):
+                self.gone.append(line[6:])
             elif line == "not-for-merging":
                 self.not_for_merging = True
             elif line:
-                raise Fail(f"series/{name}: '{line}' below '---' is neither 'new: FILE' nor 'not-for-merging'")
+                raise Fail(f"series/{name}: '{line}' below '---' is none of 'new: FILE', 'gone: FILE' and "
+                           "'not-for-merging'")
+
+    def where(self, path):
+        """Where the new file @path is."""
+        return os.path.join(self.root, path)
 
     def message(self):
         return f"{self.subject}\n\n{self.body.strip()}\n"
 
     def text(self):
-        notes = "".join(f"new: {path}\n" for path in self.new)
+        notes = "".join(f"new: {path}\n" for path in self.new) + "".join(f"gone: {path}\n" for path in self.gone)
         notes += "not-for-merging\n" if self.not_for_merging else ""
         return (f"Subject: {self.subject}\n\n{self.body.strip()}\n\n---\n{notes}" +
                 (f"\n{self.hunks}" if self.hunks else ""))
@@ -65,19 +86,26 @@ def stack_name():
     return choice("STACK", STACKS)
 
 
+def _lines(name, suffix="", top=TOP):
+    with open(os.path.join(folder(name, top), name + ".stack")) as f:
+        return [line.strip() for line in f if line.strip().endswith(suffix) and not line.startswith(("#", "\n"))]
+
+
 def stack(name, top=TOP):
     """The patches of a stack, in order."""
-    folder = os.path.join(top, "series")
-    with open(os.path.join(folder, name + ".stack")) as f:
-        names = [line.strip() for line in f if line.strip() and not line.startswith("#")]
+    own = folder(name, top)
     patches = []
-    for n in names:
-        path = os.path.join(folder, n)
+    for n in _lines(name, top=top):
+        if n.endswith(".stack"):
+            patches += stack(n.removesuffix(".stack"), top)
+            continue
+        path = os.path.join(own, n)
         if not os.path.exists(path):
-            raise Fail(f"series/{name}.stack lists {n}, which does not exist")
+            raise Fail(f"{name}.stack lists {n}, which does not exist")
         with open(path) as f:
-            patches.append(Patch(n, f.read()))
-    return patches
+            patches.append(Patch(n, f.read(), own if name in COMPARE else None, top))
+    # What is not for merging stays behind the patches of a stack that includes it.
+    return sorted(patches, key=lambda p: p.not_for_merging)
 
 
 def product_files(top=TOP):
@@ -94,8 +122,8 @@ def _check_claims(patches, top):
         for path in p.new:
             if path in claimed:
                 raise Fail(f"{path} is added by two patches: {claimed[path]} and {p.name}")
-            if not os.path.exists(os.path.join(top, path)):
-                raise Fail(f"series/{p.name} adds {path}, which is not in the repository")
+            if not os.path.exists(p.where(path)):
+                raise Fail(f"{p.name} adds {path}, which is not in the repository")
             claimed[path] = p.name
     for path in sorted(product_files(top) - set(claimed)):
         raise Fail(f"{path} is in the repository, but no patch adds it ('new: {path}')")
@@ -119,22 +147,24 @@ def assemble(name, cwd=LINUX, top=TOP):
     for p in patches:
         if p.hunks:
             out = git("apply", "--cached", "--whitespace=nowarn", "-", stdin=p.hunks, env=index, cwd=cwd, check=False)
-            bad = re.search(r"error: patch failed: (\S+):(\d+)|error: (\S+): (.+)", out)
+            bad = re.search(r"error: (?:patch failed: (\S+):(\d+)|(.+))", out)
             if bad:
-                where = f"{bad[1]}, the hunk at line {bad[2]}" if bad[1] else f"{bad[3]}: {bad[4]}"
-                raise Fail(f"series/{p.name} does not apply: {where}")
+                where = f"{bad[1]}, the hunk at line {bad[2]}" if bad[1] else bad[3]
+                raise Fail(f"{os.path.relpath(p.own or SERIES, TOP)}/{p.name} does not apply: {where}")
         for path in p.new:
-            full = os.path.join(top, path)
+            full = p.where(path)
             blob = git("hash-object", "-w", "--no-filters", full, cwd=cwd).strip()
             mode = "100755" if os.access(full, os.X_OK) else "100644"
             git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index, cwd=cwd)
+        if p.gone:
+            git("update-index", "--force-remove", *p.gone, env=index, cwd=cwd)
         tree = git("write-tree", env=index, cwd=cwd).strip()
         commit = _commit(tree, commit, p.message(), cwd)
     os.unlink(index["GIT_INDEX_FILE"])
     return commit
 
 
-def _clone():
+def ensure():
     repo = base.ensure()
     if os.path.isdir(LINUX + "/.git"):
         if git("rev-parse", "-q", "--verify", "origin/base", check=False).strip() and \
@@ -151,7 +181,7 @@ def _clone():
 
 def make(name):
     """`make tree`: bring build/linux to what the repository says."""
-    _clone()
+    ensure()
     want = assemble(name)
     dirty = git("status", "--porcelain", "--untracked-files=normal").strip()
     head = git("rev-parse", "HEAD").strip()
@@ -179,42 +209,89 @@ def _slug(subject):
     return re.sub(r"[^a-z0-9]+", "-", subject.removeprefix(NFM).lower()).strip("-")[:56].strip("-")
 
 
+def _commits(last, cwd):
+    """From the first after the base to @last."""
+    root = git("rev-list", "--max-parents=0", last, cwd=cwd).split()[-1]
+    return git("rev-list", "--reverse", f"{root}..{last}", cwd=cwd).split()
+
+
+def _patch_of(commit, n, source):
+    """A commit as a patch, and the paths that its hunks touch."""
+    subject, _, body = git("log", "-1", "--format=%B", commit, cwd=source).partition("\n")
+    p = Patch(f"{n:02d}-{_slug(subject)}.patch", f"Subject: {subject}\n\n{body.strip()}\n\n---\n")
+    p.not_for_merging = subject.startswith(NFM)
+    paths = {"A": p.new, "D": p.gone, "M": [], "T": []}
+    for line in git("diff-tree", "-r", "--no-renames", "--name-status", "--no-commit-id",
+                    commit, cwd=source).splitlines():
+        status, path = line.split("\t")
+        paths[status].append(path)
+    hunks = paths["M"] + paths["T"]
+    if hunks:
+        p.hunks = git("-c", "diff.algorithm=histogram", "diff-tree", "-p", "--no-renames", "--abbrev=12",
+                      "--no-commit-id", "--no-ext-diff", commit, "--", *hunks, cwd=source)
+    return p, hunks
+
+
+def _write(p, commit, source, top, path):
+    """Patch @p to @path, and its new files below @top."""
+    for new in p.new:
+        full = os.path.join(top, new)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "w") as f:
+            f.write(git("show", f"{commit}:{new}", cwd=source))
+        mode = git("ls-tree", commit, "--", new, cwd=source).split()[0]
+        os.chmod(full, 0o755 if mode == "100755" else 0o644)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as f:
+        f.write(p.text())
+
+
+def _write_list(path, names):
+    with open(path, "w") as f:
+        f.write("# SPDX-License-Identifier: GPL-2.0-only\n# One patch a line, in the order in which they apply.\n")
+        f.writelines(name + "\n" for name in names)
+
+
+def _refresh_own(name, source, top):
+    """As refresh(), of a stack that includes another: the patches of that one must be as they are."""
+    def patch_id(commit):
+        return git("patch-id", "--stable", stdin=git("diff-tree", "-p", commit, cwd=source), cwd=source).split()[:1]
+
+    own, (included,) = folder(name, top), _lines(name, ".stack")
+    shared = {p.name for p in stack(included.removesuffix(".stack"))}
+    known = {p.subject: (p, commit) for p, commit in zip(stack(name), _commits(assemble(name), source))}
+    names = []
+    for n, commit in enumerate(_commits("HEAD", source), 1):
+        p, _ = _patch_of(commit, n, source)
+        was, old = known.get(p.subject, (None, None))
+        if was and was.name in shared:
+            if patch_id(commit) != patch_id(old) or p.message() != was.message():
+                raise Fail(f"'{p.subject}' belongs to {included}: change it there, after 'make tree STACK=...'")
+            continue
+        p.name = was.name if was else p.name[3:]
+        _write(p, commit, source, own, os.path.join(own, p.name))
+        names.append(p.name)
+    _write_list(os.path.join(own, name + ".stack"), [included, *names])
+    return len(names)
+
+
 def refresh(name, source, top=TOP):
     """`make refresh`: write the commits of @source back as patches and files."""
-    root = git("rev-list", "--max-parents=0", "HEAD", cwd=source).split()[-1]
     if git("status", "--porcelain", "--untracked-files=no", cwd=source).strip():
         raise Fail(f"{source} has edits that are in no commit: commit them first")
+    if name in COMPARE:
+        return _refresh_own(name, source, top)
     patches, added = [], {}
-    for n, commit in enumerate(git("rev-list", "--reverse", f"{root}..HEAD", cwd=source).split(), 1):
-        subject, _, body = git("log", "-1", "--format=%B", commit, cwd=source).partition("\n")
-        p = Patch(f"{n:02d}-{_slug(subject)}.patch", f"Subject: {subject}\n\n{body.strip()}\n\n---\n")
-        p.not_for_merging = subject.startswith(NFM)
-        hunks = []
-        for line in git("diff-tree", "-r", "--no-renames", "--name-status", "--no-commit-id",
-                        commit, cwd=source).splitlines():
-            status, path = line.split("\t")
-            if status == "A":
-                p.new.append(path)
-                added[path] = (commit, p.name)
-                continue
-            if path in added and not p.not_for_merging:
-                raise Fail(f"'{subject}' changes {path}, which '{added[path][1]}' adds: "
+    for n, commit in enumerate(_commits("HEAD", source), 1):
+        p, changed = _patch_of(commit, n, source)
+        for path in set(changed + p.gone) & set(added):
+            if not p.not_for_merging:
+                raise Fail(f"'{p.subject}' changes {path}, which '{added[path]}' adds: "
                            "make it one with 'git commit --fixup' and 'git rebase -i --autosquash'")
-            hunks.append(path)
-        if hunks:
-            p.hunks = git("-c", "diff.algorithm=histogram", "diff-tree", "-p", "--no-renames", "--abbrev=12",
-                          "--no-commit-id", "--no-ext-diff", commit, "--", *hunks, cwd=source)
-        patches.append(p)
+        added.update((path, p.name) for path in p.new)
+        patches.append((p, commit))
 
     old = {path for p in stack(name) for path in p.new} if os.path.exists(f"{SERIES}/{name}.stack") else set()
-    for path, (commit, _) in added.items():
-        full = os.path.join(top, path)
-        os.makedirs(os.path.dirname(full), exist_ok=True)
-        content = git("show", f"{commit}:{path}", cwd=source)
-        with open(full, "w") as f:
-            f.write(content)
-        mode = git("ls-tree", commit, "--", path, cwd=source).split()[0]
-        os.chmod(full, 0o755 if mode == "100755" else 0o644)
     for path in old - set(added):
         if os.path.exists(os.path.join(top, path)):
             os.unlink(os.path.join(top, path))
@@ -223,22 +300,24 @@ def refresh(name, source, top=TOP):
     for stale in os.listdir(series):
         if stale.endswith(".patch"):
             os.unlink(os.path.join(series, stale))
-    for p in patches:
-        with open(os.path.join(series, p.name), "w") as f:
-            f.write(p.text())
-    with open(os.path.join(series, name + ".stack"), "w") as f:
-        f.write("# SPDX-License-Identifier: GPL-2.0-only\n# One patch a line, in the order in which they apply.\n")
-        f.writelines(p.name + "\n" for p in patches)
+    for p, commit in patches:
+        _write(p, commit, source, top, os.path.join(series, p.name))
+    _write_list(os.path.join(series, name + ".stack"), [p.name for p, _ in patches])
     return len(patches)
 
 
-def round_trip(name):
-    """None if refresh gives back exactly what the repository has, else why not."""
+def round_trip(name, source=LINUX):
+    """None if refresh gives back exactly what the repository has, else why not. @source is at that stack."""
     scratch = os.path.join(BUILD, "round-trip")
     shutil.rmtree(scratch, ignore_errors=True)
-    make(name)
-    refresh(name, LINUX, scratch)
-    want = {f"series/{p.name}" for p in stack(name)} | {f"series/{name}.stack"} | product_files()
+    if source == LINUX:
+        make(name)
+    refresh(name, source, scratch)
+    own = COMPARE.get(name, "series")
+    listed = _lines(name)
+    patches = [p for p in stack(name) if p.name in listed]
+    want = {f"{own}/{p.name}" for p in patches} | {f"{own}/{name}.stack"}
+    want |= {os.path.relpath(p.where(path), TOP) for p in patches for path in p.new}
     have = {os.path.relpath(os.path.join(d, n), scratch) for d, _, names in os.walk(scratch) for n in names}
     for path in sorted(want ^ have):
         return f"{path} is only on one side"

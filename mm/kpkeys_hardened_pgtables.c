@@ -53,7 +53,7 @@ bool kpkeys_hardened_pgtables_requested(void)
  * @table: direct map address of the memory, which no table entry points to yet.
  * @order: its size, as for the page allocator.
  *
- * For tables that do not come from pagetable_alloc(), which does this itself.
+ * pagetable_alloc() does this itself; it is for tables that exist already.
  * Whatever the outcome, the memory belongs to the caller.
  *
  * Context: As set_memory_pkey().

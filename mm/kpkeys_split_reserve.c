@@ -13,6 +13,7 @@
 #include <linux/kpkeys_split_reserve.h>
 #include <linux/mm.h>
 #include <linux/pgalloc.h>
+#include <linux/sched/mm.h>
 
 /* A split writes every entry of the new table. Failure is the caller's to report. */
 #define GFP_SPLIT_RESERVE	((GFP_PGTABLE_KERNEL & ~__GFP_ZERO) | __GFP_NOWARN)
@@ -47,6 +48,9 @@ VISIBLE_IF_KUNIT void kpkeys_split_reserve_free_one(struct ptdesc *ptdesc)
 int kpkeys_split_reserve_fill(struct kpkeys_split_reserve *reserve,
 			      unsigned int nr)
 {
+	/* A full reserve, or a page from a cache, must not hide that this may sleep. */
+	might_alloc(GFP_SPLIT_RESERVE);
+
 	while (reserve->nr < nr) {
 		struct ptdesc *ptdesc = kpkeys_split_reserve_alloc_one();
 

@@ -5,7 +5,8 @@
  * instructions of each function.
  *
  * The guest marks by hints that do nothing: BEGIN and END switch counting on and
- * off, REPORT writes one line to the file "out" and clears the counts.
+ * off, REPORT writes one line to the file "out" and clears the counts. From LOCKED
+ * to UNLOCKED the lock is held that serialises splits of the direct map.
  *
  *	-plugin counter.so,out=FILE,symbols=FILE,functions=FILE
  *
@@ -50,9 +51,9 @@ uint64_t qemu_plugin_u64_sum(plugin_u64 entry);
 
 EXPORT int qemu_plugin_version = 7;
 
-/* hint #112, #113, #114 */
+/* hint #112 to #116 */
 #define HINT(imm)	(0xd503201fu | (imm) << 5)
-enum { BEGIN = 112, END, REPORT };
+enum { BEGIN = 112, END, REPORT, LOCKED, UNLOCKED };
 
 #define MAX_CLASSES	65536
 #define MAX_SYMBOLS	256
@@ -119,11 +120,31 @@ static int function_of(uint64_t addr)
 	return low;
 }
 
+/* Instructions under the lock, and since when it is held. */
+static uint64_t under_lock, locked_at;
+static bool counting;
+
+static void mark_lock(bool locked)
+{
+	uint64_t now = qemu_plugin_u64_sum(class[class_of("instructions")].count);
+
+	if (locked)
+		locked_at = now;
+	else if (counting)
+		under_lock += now - locked_at;
+}
+
 static void mark(unsigned int vcpu, void *data)
 {
 	int i;
 
 	(void)vcpu;
+	if ((uintptr_t)data == LOCKED || (uintptr_t)data == UNLOCKED) {
+		mark_lock((uintptr_t)data == LOCKED);
+		return;
+	}
+	if ((uintptr_t)data != REPORT)
+		counting = (uintptr_t)data == BEGIN;
 	for (i = 0; i < nr_classes; i++) {
 		uint64_t now = qemu_plugin_u64_sum(class[i].count);
 
@@ -142,7 +163,8 @@ static void mark(unsigned int vcpu, void *data)
 		}
 	}
 	if ((uintptr_t)data == REPORT) {
-		fputc('\n', out);
+		fprintf(out, " under_lock=%" PRIu64 "\n", under_lock);
+		under_lock = 0;
 		fflush(out);
 	}
 }
@@ -204,7 +226,7 @@ static void translated(struct qemu_plugin_tb *tb, void *data)
 				count(insn, symbol[s].class);
 		if (function_of(addr) >= 0)
 			count(insn, function_of(addr));
-		for (m = BEGIN; m <= REPORT; m++)
+		for (m = BEGIN; m <= UNLOCKED; m++)
 			if (code == HINT(m))
 				qemu_plugin_register_vcpu_insn_exec_cb(insn, mark, CB_NO_REGS, (void *)m);
 	}

@@ -19,6 +19,7 @@
 #define MB		(1024UL * 1024)
 #define SIZE		(64 * MB)
 #define ROUNDS		5
+#define SPARSE_STEPS	8
 
 #define mark_begin()	asm volatile("hint #112" : : : "memory")
 #define mark_end()	asm volatile("hint #113" : : : "memory")
@@ -117,6 +118,38 @@ static long bench_fault(int advice)
 	return SIZE / page;
 }
 
+static void show(const char *when, const char *path)
+{
+	char line[128];
+	FILE *f = fopen(path, "r");
+
+	must(f != NULL, path);
+	while (fgets(line, sizeof(line), f))
+		if ((!strncmp(line, "Map", 3) && strncmp(line, "Mapped", 6)) || !strncmp(line, "PageTables", 10) ||
+		    !strncmp(line, "MemFree", 7))
+			printf("meminfo: %s %s", when, line);
+	fclose(f);
+}
+
+/* What the cache of page tables holds, if there is one. */
+static void show_cache(const char *when)
+{
+	char line[128];
+	FILE *f = fopen("/sys/kernel/debug/kpkeys_pgtable_cache", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		printf("cache: %s %s", when, line);
+	if (f)
+		fclose(f);
+}
+
+static void meminfo(const char *when)
+{
+	show(when, "/proc/meminfo");
+	show(when, "/sys/kernel/debug/direct_map");
+	show_cache(when);
+}
+
 static void done(const char *name, long n)
 {
 	mark_report();
@@ -138,23 +171,28 @@ static void in_kernel(const char *name)
 	close(fd);
 }
 
-static void show(const char *when, const char *path)
+/* More and more page tables: a page in each block of the address space. */
+static void sparse(void)
 {
-	char line[128];
-	FILE *f = fopen(path, "r");
+	const size_t step = 1000 * 2 * MB;
+	char name[16];
+	char *p;
+	int i;
 
-	must(f != NULL, path);
-	while (fgets(line, sizeof(line), f))
-		if ((!strncmp(line, "Map", 3) && strncmp(line, "Mapped", 6)) || !strncmp(line, "PageTables", 10) ||
-		    !strncmp(line, "MemFree", 7))
-			printf("meminfo: %s %s", when, line);
-	fclose(f);
-}
+	p = mmap(NULL, SPARSE_STEPS * step, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	must(p != MAP_FAILED, "mmap");
+	must(!madvise(p, SPARSE_STEPS * step, MADV_NOHUGEPAGE), "madvise");
+	for (i = 0; i < SPARSE_STEPS; i++) {
+		size_t at;
 
-static void meminfo(const char *when)
-{
-	show(when, "/proc/meminfo");
-	show(when, "/sys/kernel/debug/direct_map");
+		for (at = 0; at < step; at += 2 * MB)
+			p[i * step + at] = 1;
+		snprintf(name, sizeof(name), "sparse-%d", i + 1);
+		meminfo(name);
+	}
+	munmap(p, SPARSE_STEPS * step);
+	meminfo("sparse-freed");
 }
 
 int main(void)
@@ -182,6 +220,7 @@ int main(void)
 	done("page-fault", bench_fault(MADV_NOHUGEPAGE));
 	/* The benchmarks in the kernel split the direct map on purpose. */
 	meminfo("after");
+	sparse();
 	for (i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
 		in_kernel(ops[i]);
 	printf("bench: end\n");

@@ -36,16 +36,6 @@ static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
 	return false;
 }
 
-static inline int kpkeys_protect_pgtable(void *table, unsigned int order)
-{
-	return 0;
-}
-
-static inline int kpkeys_unprotect_pgtable(void *table, unsigned int order)
-{
-	return 0;
-}
-
 static inline
 struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 {

@@ -9,7 +9,6 @@
 #include <kunit/test.h>
 
 #include <linux/cpu.h>
-#include <linux/kpkeys_split_reserve.h>
 #include <linux/kthread.h>
 #include <linux/memblock.h>
 #include <linux/mm.h>
@@ -20,6 +19,8 @@
 #include <linux/vmalloc.h>
 
 #include <asm/mmu.h>
+
+#include "kpkeys_split_test.h"
 
 #define WINDOW_BLOCKS	2
 #define HAMMER_RANGES	4000
@@ -279,7 +280,7 @@ static struct ptdesc *alloc_or_fail(void)
 		return NULL;
 	allocations_left--;
 
-	return pagetable_alloc(GFP_KERNEL, 0);
+	return split_test_real_alloc();
 }
 
 /* Out of memory at each step: -ENOMEM, and nothing has changed. */
@@ -292,7 +293,7 @@ static void kpkeys_split_test_no_memory(struct kunit *test)
 	unsigned int n;
 
 	window_map(test);
-	kunit_activate_static_stub(test, kpkeys_split_reserve_alloc_one, alloc_or_fail);
+	kunit_activate_static_stub(test, split_test_alloc, alloc_or_fail);
 	for (n = 0; n < most; n++) {
 		allocations_left = n;
 		KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), -ENOMEM);
@@ -346,7 +347,7 @@ static struct ptdesc *alloc_or_fail_at_times(void)
 	if (!(atomic_inc_return(&allocations) % 8))
 		return NULL;
 
-	return pagetable_alloc(GFP_KERNEL, 0);
+	return split_test_real_alloc();
 }
 
 /* Are @nr pages from @first on not mapped, and all others of the 2^@order? */
@@ -428,8 +429,7 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 
 	h = kunit_kcalloc(test, HAMMER_THREADS, sizeof(*h), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, h);
-	kunit_activate_static_stub(test, kpkeys_split_reserve_alloc_one,
-				   alloc_or_fail_at_times);
+	kunit_activate_static_stub(test, split_test_alloc, alloc_or_fail_at_times);
 	for (i = 0; i < HAMMER_THREADS; i++) {
 		h[i].test = test;
 		t[i] = kthread_run(hammer_fn, &h[i], "kpkeys-hammer");
@@ -448,7 +448,7 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 		no_memory += h[i].no_memory;
 		wrong += h[i].wrong;
 	}
-	kunit_deactivate_static_stub(test, kpkeys_split_reserve_alloc_one);
+	kunit_deactivate_static_stub(test, split_test_alloc);
 	kunit_info(test, "ranges of the direct map: %u, of which out of memory: %u; page tables: %d\n",
 		   done + no_memory, no_memory, atomic_read(&allocations));
 	KUNIT_EXPECT_EQ(test, wrong, 0);

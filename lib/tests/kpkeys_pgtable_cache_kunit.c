@@ -10,7 +10,6 @@
 #include <linux/kasan.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
-#include <linux/kpkeys_split_reserve.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -20,6 +19,8 @@
 #include <linux/vmalloc.h>
 
 #include <asm/kpkeys_hardened_pgtables.h>
+
+#include "kpkeys_refill_test.h"
 
 #define NR_MANY		1500	/* more than two chunks */
 
@@ -98,7 +99,7 @@ static void kpkeys_pgtable_cache_test_reserve(struct kunit *test)
 	struct page **pages = alloc_many(test, NR_MANY);
 
 	kpkeys_pgtable_cache_stats(&s);
-	KUNIT_EXPECT_EQ(test, s.reserved, 2);
+	KUNIT_EXPECT_EQ(test, s.reserved, REFILL_TEST_RESERVED);
 	free_all(pages, NR_MANY);
 }
 
@@ -280,19 +281,16 @@ static struct page **drain_all(struct kunit *test, unsigned int *nr)
 static unsigned int fail_after;
 static bool split_first;
 
-static int set_pkey_or_fail(unsigned long addr, int nr, int pkey,
-			    struct kpkeys_split_reserve *reserve)
+static int set_pkey_or_fail(unsigned long addr, int nr, int pkey)
 {
 	if (fail_after) {
 		fail_after--;
-		if (split_first &&
-		    split_kernel_leaf_mapping_reserve(addr, addr + nr * PAGE_SIZE,
-						      reserve))
+		if (split_first && refill_test_split(addr, addr + nr * PAGE_SIZE))
 			return -ENOMEM;
 		return -EINVAL;
 	}
 
-	return set_memory_pkey_reserve(addr, nr, pkey, reserve);
+	return refill_test_set_pkey(addr, nr, pkey);
 }
 
 /* The pkey of a new chunk cannot be set: it is kept aside, and tried again first. */
@@ -305,7 +303,7 @@ static void test_refill_fails(struct kunit *test, bool after_split)
 	skip_if_worker(test);
 	pages = drain_all(test, &nr);
 
-	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
+	refill_test_replace(test, set_pkey_or_fail);
 	split_first = after_split;
 	fail_after = 1;
 	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
@@ -319,7 +317,7 @@ static void test_refill_fails(struct kunit *test, bool after_split)
 	kpkeys_pgtable_cache_stats(&after);
 	KUNIT_EXPECT_EQ(test, after.parked, 0);
 	KUNIT_EXPECT_EQ(test, after.taken, failed.taken);
-	KUNIT_EXPECT_EQ(test, after.reserved, 2);
+	KUNIT_EXPECT_EQ(test, after.reserved, REFILL_TEST_RESERVED);
 	if (pages[nr])
 		KUNIT_EXPECT_EQ(test, probe(page_address(pages[nr])), -EFAULT);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
@@ -350,7 +348,7 @@ static void kpkeys_pgtable_cache_test_emergency(struct kunit *test)
 	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
 
-	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
+	refill_test_replace(test, set_pkey_or_fail);
 	split_first = false;
 	fail_after = UINT_MAX;
 	for (nr = 0; nr < before.cached; nr++) {
@@ -556,15 +554,12 @@ static void kpkeys_pgtable_cache_test_single_page(struct kunit *test)
 static unsigned long refused_addr;
 static unsigned int refused_demand;
 
-static int set_pkey_with_nothing(unsigned long addr, int nr, int pkey,
-				 struct kpkeys_split_reserve *reserve)
+static int set_pkey_with_nothing(unsigned long addr, int nr, int pkey)
 {
-	KPKEYS_SPLIT_RESERVE_ONSTACK(none);
-
 	refused_addr = addr;
 	refused_demand = split_kernel_leaf_mapping_demand(addr, addr + nr * PAGE_SIZE);
 
-	return set_memory_pkey_reserve(addr, nr, pkey, &none);
+	return refill_test_set_pkey_of_none(addr, nr, pkey);
 }
 
 /* A reserve that is too small: -ENOMEM, before anything has changed. */
@@ -583,7 +578,7 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 	for (i = 1; i < 1 << max_order; i++)
 		set_page_count(only + i, 0);
 	kpkeys_pgtable_cache_stats(&before);
-	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_with_nothing);
+	refill_test_replace(test, set_pkey_with_nothing);
 	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
@@ -618,7 +613,7 @@ static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
 	pages = alloc_many(test, NR_MANY);
 	free_all(pages, NR_MANY);
 	kpkeys_pgtable_cache_stats(&before);
-	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey, set_pkey_or_fail);
+	refill_test_replace(test, set_pkey_or_fail);
 	split_first = false;
 	fail_after = 1;
 	kpkeys_pgtable_cache_shrink(1);
@@ -634,13 +629,12 @@ static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
 static struct ptdesc *consumed[2];
 
 /* As if splitting the chunk off took both tables that it can take. */
-static int set_pkey_and_consume(unsigned long addr, int nr, int pkey,
-				struct kpkeys_split_reserve *reserve)
+static int set_pkey_and_consume(unsigned long addr, int nr, int pkey)
 {
-	int i, ret = set_memory_pkey_reserve(addr, nr, pkey, reserve);
+	int i, ret = refill_test_set_pkey(addr, nr, pkey);
 
-	for (i = 0; i < ARRAY_SIZE(consumed) && reserve->nr; i++)
-		consumed[i] = pagetable_alloc_split(reserve);
+	for (i = 0; i < ARRAY_SIZE(consumed); i++)
+		consumed[i] = refill_test_take();
 
 	return ret;
 }
@@ -656,12 +650,11 @@ static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 	skip_if_worker(test);
 	pages = drain_all(test, &nr);
 
-	kunit_activate_static_stub(test, kpkeys_pgtable_cache_set_pkey,
-				   set_pkey_and_consume);
+	refill_test_replace(test, set_pkey_and_consume);
 	pages[nr++] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
 	kpkeys_pgtable_cache_stats(&s);
-	KUNIT_EXPECT_EQ(test, s.reserved, 2);
+	KUNIT_EXPECT_EQ(test, s.reserved, REFILL_TEST_RESERVED);
 	expect_conserved(test);
 
 	for (i = 0; i < ARRAY_SIZE(consumed); i++) {

@@ -133,6 +133,7 @@ typedef struct model_lock spinlock_t;
 #define fs_reclaim_release(gfp)	((void)(gfp))
 #define might_lock(l)		((void)(l))
 #define might_sleep()		model_might_sleep()
+#define might_alloc(gfp)	model_might_sleep()
 #define might_sleep_if(cond)	({ if (cond) model_might_sleep(); })
 #define cond_resched()		model_might_sleep()
 
