@@ -423,6 +423,9 @@ static const char *irq_says;
 
 static void irq_fn(struct irq_work *work)
 {
+	/* A refill may take more than one chunk: the first finds the cache empty. */
+	if (irq_says)
+		return;
 	irq_page = kpkeys_pgtable_cache_alloc(GFP_ATOMIC);
 	irq_says = irq_is_refill();
 }

@@ -41,17 +41,17 @@ class Variant:
         self.out = out or "+".join(patches) or name
 
 
-def _adding(path):
+def adding(path, last="HEAD"):
     """The commit that adds @path."""
-    out = git("log", "--diff-filter=A", "--format=%H", "--", path).split()
+    out = git("log", "--diff-filter=A", "--format=%H", last, "--", path).split()
     if not out:
         raise Fail(f"no commit of build/linux adds {path}")
     return out[-1]
 
 
 def variants():
-    core = _adding("include/linux/kpkeys.h")
-    emulation = _adding("arch/arm64/mm/kpkeys-emulation.c")
+    core = adding("include/linux/kpkeys.h")
+    emulation = adding("arch/arm64/mm/kpkeys-emulation.c")
     feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\n"
     return [
         Variant("base", "the base", "origin/base"),
@@ -109,6 +109,10 @@ def prepare(variant):
     shutil.copy(os.path.join(SOURCE, "pgtable_bench.c"), os.path.join(linux, "mm"))
     with open(os.path.join(linux, "mm/Makefile"), "a") as f:
         f.write("obj-y += pgtable_bench.o\n")
+    return kernel_of(variant)
+
+
+def kernel_of(variant):
     return kernel.Kernel(variant.out, work=WORK, config=_config(variant))
 
 

@@ -108,11 +108,12 @@ class Limit:
     def start(self, minutes):
         self.minutes, self.end = minutes, time.monotonic() + 60 * minutes
 
-    def skips(self, outcome, name):
-        """Is it too late for test @name? Then it is counted as skipped."""
-        if not self.end or time.monotonic() < self.end:
+    def skips(self, outcome, name, long=0):
+        """Is it too late for test @name, or for the @long minutes that it cannot be interrupted?
+        Then it is counted as skipped."""
+        if not self.end or time.monotonic() + 60 * long < self.end:
             return False
-        outcome.skipped.append((name, f"not begun, as more than MINUTES={self.minutes} have passed"))
+        outcome.skipped.append((name, f"not begun so late, as MINUTES={self.minutes}"))
         return True
 
 

@@ -22,6 +22,7 @@ TREE = os.path.join(WORK, "linux")
 FOLDER = os.path.join(TOP, "compare")
 SUITE = "kpkeys_compare_kunit"
 OURS, OTHER, LARGER = tree.STACKS
+ALONE = "reserve alone"       # what comes in front of kpkeys
 NAMES = {OURS: "split reserve", OTHER: "GFP flag, 2+2", LARGER: "GFP flag, 2+4"}
 
 # Not part of the product: tests, documentation, the list of maintainers.
@@ -144,15 +145,14 @@ def realtime():
     """{stack: what is undefined in the cache with PREEMPT_RT, and defined nowhere}"""
     with open(os.path.join(HARNESS, "matrix/rt.config")) as f:
         config = kernel.fragments("arm64", "4k") + f.read()
-    config = re.sub(r"^CONFIG_\w*KUNIT\w*=y\n", "", config, flags=re.M)
+    config = re.sub(r"^CONFIG_\w*(?:KUNIT|TEST_)\w*=\w\n", "", config, flags=re.M)
     result = {}
     for stack in (OURS, OTHER):
         checkout(stack)
         k = kernel.Kernel(stack, work=WORK, pages="rt", config=config)
         with step(f"{stack} with PREEMPT_RT"):
-            k.configure()
             objects = ["mm/kpkeys_pgtable_cache.o", "mm/kpkeys_hardened_pgtables.o", "arch/arm64/mm/mmu.o"]
-            k.make("-j%d" % os.cpu_count(), *objects, "kernel/locking/", log=f"rt {stack}")
+            k.compile(*objects, "kernel/locking/", log=f"rt {stack}")
         locking = run([CROSS + "nm", "-A", os.path.join(k.out, "kernel/locking/built-in.a")])
         defined = set(re.findall(r" [TDBRWt] (\w+)$", locking, re.M))
         wanted = set()
@@ -166,7 +166,9 @@ def realtime():
 
 def _bench_variants():
     feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\n"
-    result = [bench.Variant("base", "the base", "origin/base")]
+    result = [bench.Variant("base", "the base", "origin/base"),
+              bench.Variant(ALONE, "the reserve alone", bench.adding("include/linux/kpkeys.h", tree.assemble(OURS)) + "~",
+                            out="reserve-alone")]
     for stack in (OURS, OTHER):
         commit = tree.assemble(stack) + "~"         # the last is the emulation
         out = ("" if stack == OURS else stack + "+") + "mock-register"
@@ -179,22 +181,23 @@ def _bench_variants():
     return result
 
 
-def sizes():
-    """{kernel: [text, data, bss]} of mm/ and arch/arm64/, as the benchmarks build them, with and without the feature."""
-    feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\n"
-    kernels = [bench.Variant("base", "the base", "origin/base")]
-    for stack in (OURS, OTHER):
-        commit = tree.assemble(stack) + "~"
-        kernels += [bench.Variant(stack, "", commit, config=feature, out=f"{stack}-size"),
-                    bench.Variant(stack + " off", "", commit, out=f"{stack}-off")]
+def sizes(measured):
+    """{kernel: [text, data, bss]} of mm/ and arch/arm64/: of the kernels that were @measured, and without the feature."""
     result = {}
-    for v in kernels:
+
+    def of(name, out):
+        text = run([CROSS + "size", "-t", "mm/built-in.a", "arch/arm64/built-in.a"], cwd=out)
+        result[name] = [int(n) for n in text.splitlines()[-1].split()[:3]]
+
+    for v in measured:
+        if v.name in ("base", OURS, OTHER):
+            of(v.name, bench.kernel_of(v).out)
+    for stack in (OURS, OTHER):
+        v = bench.Variant(stack + " off", "", tree.assemble(stack) + "~", out=f"{stack}-off")
         with step(f"size of {v.name}"):
             k = bench.prepare(v)
-            k.configure()
-            k.make("-j%d" % os.cpu_count(), "mm/", "arch/arm64/", log=f"size {v.name}")
-            out = run([CROSS + "size", "-t", "mm/built-in.a", "arch/arm64/built-in.a"], cwd=k.out)
-        result[v.name] = [int(n) for n in out.splitlines()[-1].split()[:3]]
+            k.compile("mm/", "arch/arm64/", log=f"size {v.name}")
+            of(v.name, k.out)
     return result
 
 
@@ -261,16 +264,14 @@ def code():
     return result, differ
 
 
-def compare():
-    """`make compare`; returns the outcomes of all suites."""
+def measure():
+    """All that there is to say of the designs, and the outcomes of all suites."""
     tree.ensure()
     found, outcomes = correctness()
     data = {"correctness": found, "PREEMPT_RT": realtime()}
     variants = _bench_variants()
     data["counts"] = bench.measure(variants)
-    data["size"] = sizes()
+    data["size"] = sizes(variants)
     data["code"], data["complexity"] = code()
     save_result("compare", data)
-    import comparereport
-    comparereport.write(data)
-    return outcomes
+    return data, outcomes

@@ -7,14 +7,19 @@ import compare
 import kernel
 from common import Fail, LINUX, TOP, git, run
 
-OURS, OTHER, LARGER, NAMES = compare.OURS, compare.OTHER, compare.LARGER, compare.NAMES
+OURS, OTHER, LARGER, ALONE, NAMES = compare.OURS, compare.OTHER, compare.LARGER, compare.ALONE, compare.NAMES
 PTE = "pages, no cache"
+REPORT = "compare/REPORT.md"
+# The columns of what instructions cost; all but the last on a direct map of blocks.
+COLUMNS = {ALONE: ("block", ALONE), f"{NAMES[OURS]}, off": ("block", f"{OURS} inactive"),
+           f"{NAMES[OTHER]}, off": ("block", f"{OTHER} inactive"), NAMES[OURS]: ("block", OURS),
+           NAMES[OTHER]: ("block", OTHER), PTE: ("pte", OURS)}
 
 OPERATIONS = {
     "table-alloc-free": "allocate and free a table",
     "tables-2048": "a table, with refills (2048 at once)",
-    "set-memory-block": "set_direct_map_*() that splits a block",
-    "set-memory-split": "set_direct_map_*(), split already",
+    "set-memory-block": "change of the direct map, of a block",
+    "set-memory-split": "change of the direct map, split already",
     "vmalloc-1": "vmalloc and vfree, 1 page",
     "vmalloc-16": "vmalloc and vfree, 16 pages",
     "vmalloc-256": "vmalloc and vfree, 256 pages",
@@ -68,17 +73,35 @@ def _facts(data):
 
 def _instructions(counts):
     rows = []
-    columns = [("block", f"{OURS} inactive"), ("block", f"{OTHER} inactive"), ("block", OURS), ("block", OTHER),
-               ("pte", OURS)]
     for op, what in OPERATIONS.items():
-        base = {m: counts[m]["base"][op]["instructions"] for m in kernel.MAPS}
-        row = [what, f"{base['block']:.0f}"]
-        for map_, variant in columns:
+        row = [what, f"{counts['block']['base'][op]['instructions']:.0f}"]
+        for map_, variant in COLUMNS.values():
             n = counts[map_][variant][op]["instructions"]
-            row.append(f"{n:.0f} ({n / base[map_]:.3f})")
+            row.append(f"{n:.0f} ({n / counts[map_]['base'][op]['instructions']:.3f})")
         rows.append(row)
-    return _table(["per operation", "base", f"{NAMES[OURS]}, off", f"{NAMES[OTHER]}, off", NAMES[OURS], NAMES[OTHER],
-                   PTE], rows)
+    return _table(["per operation", "base", *COLUMNS], rows)
+
+
+def measured(top=TOP):
+    """{operation: {column: ratio to the base}}, as the report says."""
+    with open(os.path.join(top, REPORT)) as f:
+        rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in f if line.startswith("|")]
+    first = next(i for i, row in enumerate(rows) if row[0] == "per operation")
+    return {row[0]: {column: cell.partition("(")[2].rstrip(")") for column, cell in zip(rows[first], row)}
+            for row in rows[first + 2:first + 2 + len(OPERATIONS)]}
+
+
+# What the cover letter says of it.
+SAID = {ALONE: "patches 1-5", f"{NAMES[OURS]}, off": "no kpkeys", NAMES[OURS]: "blocks", PTE: "pages"}
+
+
+def cost(top=TOP):
+    """The table for the cover letter."""
+    width = max(map(len, OPERATIONS.values()))
+    lines = [" " * width + "".join(f"{name:>13}" for name in SAID.values())]
+    for what, ratios in measured(top).items():
+        lines.append(f"{what:{width}}" + "".join(f"{float(ratios[column]):>13.2f}" for column in SAID))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _events(counts):
@@ -184,7 +207,7 @@ def _conclusion(data):
                 data["counts"][m][v][op].get(c, 0), "code": data["code"], "size": data["size"], "rt": data["PREEMPT_RT"],
                 "red": lambda s: {t.split(".")[-1] for t in data["correctness"][s]["red"]},
                 "memory": lambda m, v, k: data["counts"][m + " memory"][v][k],
-                "ours": OURS, "gfp": OTHER, "larger": LARGER, "abs": abs, "set": set, "all": all, "range": range})
+                "ours": OURS, "gfp": OTHER, "larger": LARGER, "alone": ALONE, "abs": abs, "set": set, "all": all, "range": range})
         except (KeyError, TypeError) as e:
             raise Fail(f"compare/conclusion.md rests on what was not measured: {claim} ({e!r})") from None
         if not ok:
@@ -198,7 +221,7 @@ def write(data):
     rt = _left_table(["design", "what no object defines"],
                      [[NAMES[s], ", ".join(f"`{n}()`" for n in names) or "nothing: it links"]
                       for s, names in data["PREEMPT_RT"].items()])
-    with open(os.path.join(TOP, "compare/REPORT.in")) as f:
+    with open(os.path.join(compare.FOLDER, "REPORT.in")) as f:
         text = f.read()
     parts = {"VERSION": version, "SUITES": _suites(data), "RED": _red(data), "FACTS": _facts(data), "RT": rt,
              "INSTRUCTIONS": _instructions(counts), "EVENTS": _events(counts), "MEMORY": _memory(counts),
@@ -206,6 +229,6 @@ def write(data):
              "CONCLUSION": _conclusion(data), "PTE": PTE, "OURS": NAMES[OURS], "OTHER": NAMES[OTHER], "LARGER": NAMES[LARGER]}
     text = re.sub(r"@(\w+)@", lambda m: parts[m[1]].rstrip("\n"), text)
     _plots(counts)
-    with open(os.path.join(compare.FOLDER, "REPORT.md"), "w") as f:
+    with open(os.path.join(TOP, REPORT), "w") as f:
         f.write(text)
     print("\n" + parts["CONCLUSION"] + "\ncompare/REPORT.md and build/results/compare.json are written")

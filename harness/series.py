@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+import comparereport
 import tree
 from common import BUILD, Fail, LINUX, TOP, export, git, run
 
@@ -34,13 +35,13 @@ def _people(paths):
 
 
 def _ask_people(paths):
-    def ask(*which):
-        out = run(["scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--norolestats", *which, *paths],
-                  cwd=LINUX, log="series")
-        return [line for line in out.splitlines() if "@" in line]
-
-    headers = (("To", ask("--nol")), ("Cc", ask("--nom", "--nor")))
-    return "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in headers if who)
+    out = run(["scripts/get_maintainer.pl", "--nogit", "--nogit-fallback", "--roles", "--norolestats", *paths],
+              cwd=LINUX, log="series")
+    # Somebody (maintainer:THIS), list@example.org (open list:THAT)
+    found = re.findall(r"^(.*@.*?) \((.*)\)$", out, re.M)
+    lists = [who for who, role in found if re.search(r"\blist\b", role)]
+    people = [who for who, _ in found if who not in lists]
+    return "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in (("To", people), ("Cc", lists)) if who)
 
 
 def _address(path, mails):
@@ -83,6 +84,8 @@ def make(stack, version="1", who=None, top=TOP):
     with open(cover) as f:
         text = f.read()
     text = text.replace("*** SUBJECT HERE ***", subject.removeprefix("Subject: "))
+    if "@COST@" in body:
+        body = body.replace("@COST@", comparereport.cost(top))
     text = text.replace("*** BLURB HERE ***", f"{body.strip()}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
     text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id.strip()}", text, flags=re.M)
     with open(cover, "w") as f:
@@ -118,8 +121,11 @@ def applies(stack, mbox, how):
     home = os.path.join(BUILD, "b4")
     shutil.rmtree(home, ignore_errors=True)
     copy = os.path.join(home, "linux")
-    git("worktree", "prune")
-    git("worktree", "add", "-q", "--detach", copy, "origin/base")
+    # Of the files only those that the series touches, or all that git would do is to write the others.
+    git("clone", "-q", "--shared", "--no-checkout", LINUX, copy, cwd=BUILD)
+    git("sparse-checkout", "set", "--no-cone", "--stdin", cwd=copy,
+        stdin=git("diff", "--name-only", "--no-renames", "origin/base", tree.assemble(stack)))
+    git("checkout", "-q", "--detach", git("rev-parse", "origin/base").strip(), cwd=copy)
     try:
         if how == "shazam":
             out = _b4(copy, "shazam", "-m", mbox, _msgid(mbox))
@@ -135,7 +141,7 @@ def applies(stack, mbox, how):
     except Fail as e:
         return str(e)
     finally:
-        git("worktree", "remove", "--force", copy)
+        shutil.rmtree(copy)
 
 
 def compare(mbox, other):

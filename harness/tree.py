@@ -24,6 +24,7 @@ new files. It lists the stack that it shares the patches of, and patches that co
 on top of these, but in front of what is not for merging. They may touch what the
 shared ones add: they are the difference between the two.
 """
+import hashlib
 import os
 import re
 import shutil
@@ -133,10 +134,26 @@ def _commit(tree, parent, message, cwd):
     return git("commit-tree", tree, "-p", parent, stdin=message, env=base.IDENT, cwd=cwd).strip()
 
 
+ASSEMBLED = {}
+
+
 def assemble(name, cwd=LINUX, top=TOP):
     """Make the commits of a stack, without a work tree; returns the last. @top: another version of this repository."""
     patches = stack(name, top)
     _check_claims(patches, top)
+    content = hashlib.sha256(cwd.encode())
+    for p in patches:
+        content.update(p.text().encode())
+        for path in p.new:
+            with open(p.where(path), "rb") as f:
+                content.update(f"\n{path} {os.access(f.name, os.X_OK)}\n".encode() + f.read())
+    key = content.digest()
+    if key not in ASSEMBLED:
+        ASSEMBLED[key] = _assemble(patches, cwd)
+    return ASSEMBLED[key]
+
+
+def _assemble(patches, cwd):
     commit = git("rev-parse", "origin/base", cwd=cwd).strip()
     index = {"GIT_INDEX_FILE": os.path.join(cwd, ".git", "assemble-index")}
     # Only one run at a time gets here; what is there is left from one that was killed.
@@ -151,11 +168,12 @@ def assemble(name, cwd=LINUX, top=TOP):
             if bad:
                 where = f"{bad[1]}, the hunk at line {bad[2]}" if bad[1] else bad[3]
                 raise Fail(f"{os.path.relpath(p.own or SERIES, TOP)}/{p.name} does not apply: {where}")
-        for path in p.new:
-            full = p.where(path)
-            blob = git("hash-object", "-w", "--no-filters", full, cwd=cwd).strip()
-            mode = "100755" if os.access(full, os.X_OK) else "100644"
-            git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=index, cwd=cwd)
+        if p.new:
+            files = [p.where(path) for path in p.new]
+            blobs = git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin="\n".join(files), cwd=cwd).split()
+            modes = ["100755" if os.access(f, os.X_OK) else "100644" for f in files]
+            git("update-index", "--add", "--index-info", env=index, cwd=cwd,
+                stdin="".join(f"{mode} {blob}\t{path}\n" for mode, blob, path in zip(modes, blobs, p.new)))
         if p.gone:
             git("update-index", "--force-remove", *p.gone, env=index, cwd=cwd)
         tree = git("write-tree", env=index, cwd=cwd).strip()
