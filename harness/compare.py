@@ -82,6 +82,9 @@ def judged(stack, outcome):
     for name, why in outcome.failed:
         o.check(name + (" fails as expected" if name.split(".")[-1] in expected else ""),
                 None if name.split(".")[-1] in expected else why)
+    known = {name.split(".")[-1] for name in [*outcome.passed, *(n for n, _ in outcome.failed + outcome.skipped)]}
+    for name in sorted(set(expected) - known):
+        o.check(name, "expected to fail, but there is no such test")
     return o
 
 

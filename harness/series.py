@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 
-import comparereport
 import tree
 from common import BUILD, Fail, LINUX, TOP, export, git, run
 
@@ -39,7 +38,7 @@ def _ask_people(paths):
               cwd=LINUX, log="series")
     # Somebody (maintainer:THIS), list@example.org (open list:THAT)
     found = re.findall(r"^(.*@.*?) \((.*)\)$", out, re.M)
-    lists = [who for who, role in found if re.search(r"\blist\b", role)]
+    lists = [who for who, role in found if re.match(r"(\w+ )?list\b", role)]
     people = [who for who, _ in found if who not in lists]
     return "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in (("To", people), ("Cc", lists)) if who)
 
@@ -84,8 +83,6 @@ def make(stack, version="1", who=None, top=TOP):
     with open(cover) as f:
         text = f.read()
     text = text.replace("*** SUBJECT HERE ***", subject.removeprefix("Subject: "))
-    if "@COST@" in body:
-        body = body.replace("@COST@", comparereport.cost(top))
     text = text.replace("*** BLURB HERE ***", f"{body.strip()}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
     text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id.strip()}", text, flags=re.M)
     with open(cover, "w") as f:

@@ -134,6 +134,7 @@ def _commit(tree, parent, message, cwd):
     return git("commit-tree", tree, "-p", parent, stdin=message, env=base.IDENT, cwd=cwd).strip()
 
 
+# By their content: a run asks for the same commits many times.
 ASSEMBLED = {}
 
 
