@@ -22,7 +22,7 @@
 
 #include "kpkeys_refill_test.h"
 
-#define NR_MANY		1500	/* more than two chunks */
+#define NR_MANY		1500
 
 /* Pages that a test made unusable, and that stay so. */
 static unsigned long leaked_on_purpose;
@@ -45,6 +45,16 @@ static void expect_conserved(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, s.leaked, leaked_on_purpose);
 }
 
+/*
+ * Once the system is running, a cache that runs low is refilled by a worker, and
+ * others take and free pages.
+ */
+static void skip_if_running(struct kunit *test)
+{
+	if (system_state >= SYSTEM_RUNNING)
+		kunit_skip(test, "after boot others use and refill the cache meanwhile");
+}
+
 static void free_all(struct page **pages, unsigned int nr)
 {
 	while (nr--) {
@@ -53,18 +63,26 @@ static void free_all(struct page **pages, unsigned int nr)
 	}
 }
 
-static struct page **alloc_many(struct kunit *test, unsigned int nr)
+/*
+ * All that is cached, and NR_MANY that a refill has to bring: more than two chunks
+ * that nobody else has pages of. *@nr says how many that are.
+ */
+static struct page **alloc_many(struct kunit *test, unsigned int *nr)
 {
-	struct page **pages = kunit_kcalloc(test, nr, sizeof(*pages), GFP_KERNEL);
+	struct kpkeys_pgtable_cache_stats s;
+	struct page **pages;
 	unsigned int i;
 
+	kpkeys_pgtable_cache_stats(&s);
+	*nr = s.cached + NR_MANY;
+	pages = kunit_kcalloc(test, *nr, sizeof(*pages), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < *nr; i++) {
 		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		if (!pages[i])
 			break;
 	}
-	KUNIT_EXPECT_EQ(test, i, nr);
+	KUNIT_EXPECT_EQ(test, i, *nr);
 
 	return pages;
 }
@@ -74,19 +92,19 @@ static void kpkeys_pgtable_cache_test_many(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, during, after;
 	struct page **pages;
-	int i;
+	unsigned int i, nr;
 
 	kpkeys_pgtable_cache_stats(&before);
-	pages = alloc_many(test, NR_MANY);
+	pages = alloc_many(test, &nr);
 	kpkeys_pgtable_cache_stats(&during);
 	expect_conserved(test);
 	KUNIT_EXPECT_GT(test, during.taken, before.taken);
-	for (i = 0; i < NR_MANY && pages[i]; i++) {
+	for (i = 0; i < nr && pages[i]; i++) {
 		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(pages[i]));
 		KUNIT_EXPECT_EQ(test, page_ref_count(pages[i]), 1);
 		KUNIT_EXPECT_EQ(test, probe(page_address(pages[i])), -EFAULT);
 	}
-	free_all(pages, NR_MANY);
+	free_all(pages, nr);
 	kpkeys_pgtable_cache_stats(&after);
 	expect_conserved(test);
 	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + 8);
@@ -96,26 +114,32 @@ static void kpkeys_pgtable_cache_test_many(struct kunit *test)
 static void kpkeys_pgtable_cache_test_reserve(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats s;
-	struct page **pages = alloc_many(test, NR_MANY);
+	unsigned int nr;
+	struct page **pages = alloc_many(test, &nr);
 
 	kpkeys_pgtable_cache_stats(&s);
 	KUNIT_EXPECT_EQ(test, s.reserved, REFILL_TEST_RESERVED);
-	free_all(pages, NR_MANY);
+	free_all(pages, nr);
 }
 
+struct given_back {
+	struct page **pages;
+	unsigned int nr;
+};
+
 /*
- * Which of NR_MANY pages cannot be written, NR_MANY if none. All other CPUs stand
- * still: a page that was given back may be anybody's by now.
+ * Which of the pages cannot be written, @nr if none. All other CPUs stand still:
+ * a page that was given back may be anybody's by now.
  */
 static int find_read_only(void *data)
 {
-	struct page **pages = data;
+	struct given_back *g = data;
 	int i;
 
 	/* The pages are free: KASAN would be right to complain. */
 	kasan_disable_current();
-	for (i = 0; i < NR_MANY; i++) {
-		if (pages[i] && probe(page_address(pages[i])))
+	for (i = 0; i < g->nr; i++) {
+		if (g->pages[i] && probe(page_address(g->pages[i])))
 			break;
 	}
 	kasan_enable_current();
@@ -127,37 +151,39 @@ static int find_read_only(void *data)
 static void kpkeys_pgtable_cache_test_shrink(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
-	struct page **pages = alloc_many(test, NR_MANY);
+	struct given_back g;
 	unsigned long nr;
 	int i;
 
-	free_all(pages, NR_MANY);
+	g.pages = alloc_many(test, &g.nr);
+	free_all(g.pages, g.nr);
 	kpkeys_pgtable_cache_stats(&before);
 	nr = kpkeys_pgtable_cache_shrink(ULONG_MAX);
 	kpkeys_pgtable_cache_stats(&after);
 	KUNIT_EXPECT_GT(test, nr, 0);
 	KUNIT_EXPECT_EQ(test, before.taken - after.taken, nr);
 	expect_conserved(test);
-	for (i = 0; i < NR_MANY; i++) {
-		if (kpkeys_pgtable_cache_owns(pages[i]))
-			pages[i] = NULL;
+	for (i = 0; i < g.nr; i++) {
+		if (kpkeys_pgtable_cache_owns(g.pages[i]))
+			g.pages[i] = NULL;
 	}
-	i = stop_machine(find_read_only, pages, NULL);
+	i = stop_machine(find_read_only, &g, NULL);
 	/* A refill may have taken it once more. */
-	KUNIT_EXPECT_TRUE_MSG(test, i == NR_MANY || kpkeys_pgtable_cache_owns(pages[i]),
+	KUNIT_EXPECT_TRUE_MSG(test, i == g.nr || kpkeys_pgtable_cache_owns(g.pages[i]),
 			      "a page was given back read-only");
 }
 
 /* Pages are handed out from the chunk that has the fewest left. */
 static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 {
-	struct page **pages = alloc_many(test, NR_MANY);
-	struct page *one, *other, *got;
-	int i;
+	struct page *one, *other, *got, **pages;
+	unsigned int i, nr;
 
+	skip_if_running(test);
+	pages = alloc_many(test, &nr);
 	/* One page of the first chunk, many of the last ones. */
 	one = pages[0];
-	for (i = NR_MANY - 1; i > NR_MANY - 500; i--) {
+	for (i = nr - 1; i > nr - 500; i--) {
 		kpkeys_pgtable_cache_free(pages[i]);
 		pages[i] = NULL;
 	}
@@ -169,17 +195,20 @@ static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, got, one);
 	kpkeys_pgtable_cache_free(got);
 	kpkeys_pgtable_cache_free(other);
-	free_all(pages, NR_MANY);
+	free_all(pages, nr);
 }
 
 /* Who may not sleep gets what is there, and never a refill. */
 static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
-	struct page *page[3];
-	unsigned int noreclaim;
+	struct page *page[3], **pages;
+	unsigned int noreclaim, nr;
 	int i;
 
+	/* Enough of them, so that no worker has a reason to refill. */
+	pages = alloc_many(test, &nr);
+	free_all(pages, nr);
 	kpkeys_pgtable_cache_stats(&before);
 	page[0] = kpkeys_pgtable_cache_alloc(GFP_ATOMIC);
 	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
@@ -198,13 +227,6 @@ static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(page); i++)
 		KUNIT_EXPECT_NOT_NULL(test, page[i]);
 	free_all(page, ARRAY_SIZE(page));
-}
-
-/* Once the system is running, a cache that runs low is refilled by a worker. */
-static void skip_if_worker(struct kunit *test)
-{
-	if (system_state >= SYSTEM_RUNNING)
-		kunit_skip(test, "after boot a worker refills the cache meanwhile");
 }
 
 /* Take page by page as somebody who may not refill, until there is none. */
@@ -237,7 +259,7 @@ static void test_empty(struct kunit *test, bool reclaim)
 	struct page **pages;
 	unsigned int nr, max;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	kpkeys_pgtable_cache_stats(&before);
 	max = before.cached + 100;
 	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
@@ -300,7 +322,7 @@ static void test_refill_fails(struct kunit *test, bool after_split)
 	struct page **pages;
 	unsigned int nr;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	pages = drain_all(test, &nr);
 
 	refill_test_replace(test, set_pkey_or_fail);
@@ -342,7 +364,7 @@ static void kpkeys_pgtable_cache_test_emergency(struct kunit *test)
 	struct page **pages;
 	unsigned int nr;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	kpkeys_pgtable_cache_shrink(ULONG_MAX);
 	kpkeys_pgtable_cache_stats(&before);
 	pages = kunit_kcalloc(test, before.cached + 1, sizeof(*pages), GFP_KERNEL);
@@ -461,7 +483,7 @@ static void kpkeys_pgtable_cache_test_no_memory(struct kunit *test)
 	struct page **pages;
 	unsigned int nr;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	pages = drain_to_mark(test, &nr, 1);
 	no_pages = true;
 	kpkeys_pgtable_cache_stats(&before);
@@ -489,7 +511,7 @@ static void kpkeys_pgtable_cache_test_fragmented(struct kunit *test)
 	struct page **pages;
 	unsigned int i, nr;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	for (i = 0; i < ARRAY_SIZE(orders); i++) {
 		pages = drain_to_mark(test, &nr, 1);
 		max_order = orders[i];
@@ -518,7 +540,7 @@ static void kpkeys_pgtable_cache_test_single_page(struct kunit *test)
 	unsigned long addr;
 	unsigned int i, nr;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	block = alloc_block(test);
 	addr = (unsigned long)page_address(block + 1);
 	pages = drain_to_mark(test, &nr, 1);
@@ -569,7 +591,7 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 	struct page *block, **pages;
 	unsigned int i, nr;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	block = alloc_block(test);
 	pages = drain_to_mark(test, &nr, 1);
 	max_order = CONT_PTE_SHIFT - PAGE_SHIFT;
@@ -608,10 +630,11 @@ static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
 	struct page **pages;
+	unsigned int nr;
 
-	skip_if_worker(test);
-	pages = alloc_many(test, NR_MANY);
-	free_all(pages, NR_MANY);
+	skip_if_running(test);
+	pages = alloc_many(test, &nr);
+	free_all(pages, nr);
 	kpkeys_pgtable_cache_stats(&before);
 	refill_test_replace(test, set_pkey_or_fail);
 	split_first = false;
@@ -647,7 +670,7 @@ static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 	unsigned int nr;
 	int i;
 
-	skip_if_worker(test);
+	skip_if_running(test);
 	pages = drain_all(test, &nr);
 
 	refill_test_replace(test, set_pkey_and_consume);
@@ -669,9 +692,11 @@ static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 /* A page that is used again is like a new one. */
 static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 {
-	struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL, 0), *again;
+	struct ptdesc *ptdesc, *again;
 	void *table;
 
+	skip_if_running(test);
+	ptdesc = pagetable_alloc(GFP_KERNEL, 0);
 	KUNIT_ASSERT_NOT_NULL(test, ptdesc);
 	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
 	table = ptdesc_address(ptdesc);
@@ -756,10 +781,14 @@ static void kpkeys_pgtable_cache_test_free_anywhere(struct kunit *test)
 static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
-	unsigned int noreclaim, nofs;
+	unsigned int noreclaim, nofs, nr;
+	struct page **pages;
 	void *area[10];
 	int i;
 
+	/* There are tables enough, so that none has to come from a refill. */
+	pages = alloc_many(test, &nr);
+	free_all(pages, nr);
 	kpkeys_pgtable_cache_stats(&before);
 	/* As __perform_reclaim() */
 	fs_reclaim_acquire(GFP_KERNEL);
