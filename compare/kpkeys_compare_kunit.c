@@ -245,11 +245,9 @@ static bool other_waits;
 /* A refill, with another task that splits just before the split of its own. */
 static int set_pkey_after_other(unsigned long addr, int nr, int pkey)
 {
-	other_waits = false;
 	reinit_completion(&other_done);
-	other = kthread_run(other_fn, NULL, "kpkeys-other");
-	if (!IS_ERR(other))
-		other_waits = !wait_for_completion_timeout(&other_done, HZ / 2);
+	wake_up_process(other);
+	other_waits = !wait_for_completion_timeout(&other_done, HZ / 2);
 	refill_ret = refill_test_set_pkey(addr, nr, pkey);
 
 	return refill_ret;
@@ -264,11 +262,12 @@ static void compare_split_during_refill(struct kunit *test)
 
 		KUNIT_ASSERT_NOT_NULL(test, chunk);
 		KUNIT_ASSERT_EQ(test, window_map(), 0);
+		/* Before: its stack may take a table, which nobody can have during the refill. */
+		other = kthread_create(other_fn, NULL, "kpkeys-other");
+		KUNIT_ASSERT_FALSE(test, IS_ERR(other));
 		drain();
 		other_demand = demand;
-		other = NULL;
 		refill_with_given(test, chunk, set_pkey_after_other);
-		KUNIT_ASSERT_FALSE(test, IS_ERR_OR_NULL(other));
 		kthread_stop(other);
 		/* Once more, with as much memory as one likes; and after tables were freed. */
 		drain();
