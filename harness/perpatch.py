@@ -30,6 +30,8 @@ CONFIG_HIBERNATION=y
 CONFIG_KEXEC=y
 CONFIG_PTDUMP_DEBUGFS=y
 """
+# And what no patch comes near, which would be compiled again for each.
+LESS = re.compile(r"^CONFIG_(?:NET|UNIX|PERF_EVENTS|DAMON\w*|AIO|KSM|SYSVIPC|CPU_IDLE|\w*_CPUIDLE)=y\n", re.M)
 X86 = "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_PRINTK=y\nCONFIG_BUG=y\n"
 # Of compilers, linkers and checkers; coccinelle gives a range of columns and a text.
 MESSAGE = re.compile(r"\b(?:error|warning|WARNING|ERROR): |undefined reference|^\S+\.[ch]:\d+:\d+-\d+: ")
@@ -111,7 +113,7 @@ $(info has: $(obj-y) $(obj-m) $(lib-y) $(extra-y) $(always-y))
 
 
 def builds():
-    on = kernel.fragments("arm64", "4k", "kunit") + MORE
+    on = LESS.sub("", kernel.fragments("arm64", "4k", "kunit")) + MORE
     off = re.sub(r"^CONFIG_\w*KPKEYS\w*=y\n", "", on, flags=re.M)
     always = [Build("arm64 gcc on", config=on), Build("arm64 gcc off", config=off)]
     more = [Build("arm64 clang", config=on, clang=True), Build("um gcc", "um", kernel.fragments("um", "kunit"))]
