@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload faults proofs fuzz matrix shell bench compare clean
+.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench compare clean
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -42,6 +42,9 @@ boot: ## boot one kernel with a small userland and check it (MAP, MODE, PAGES)
 
 workload: ## stress-ng, the mm selftests and test_vmalloc on one kernel (MAP, MODE, PAGES, SECONDS_EACH=n)
 	$(HARNESS) workload
+
+soak: ## work, CPU hotplug, failing allocations and shrinkers, again and again (HOURS=h), all tables looked at each time
+	$(HARNESS) soak
 
 faults: ## each change of a pkey and each allocation of a table during boot fails once
 	$(HARNESS) faults

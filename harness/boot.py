@@ -48,10 +48,11 @@ def selftests(k):
 
 
 def _add_workload(k, root):
-    """What harness/userland/workload runs."""
+    """What harness/userland/workload and soak run."""
     for d in ("/usr/bin", "/usr/lib", "/lib"):
         os.makedirs(root + d, exist_ok=True)
-    shutil.copy(os.path.join(HARNESS, "userland/workload"), root + "/workload")
+    for name in ("stress", "workload", "soak"):
+        shutil.copy(os.path.join(HARNESS, "userland", name), root)
     shutil.copy(STRESS, root + "/usr/bin")
     for path in _libraries(STRESS):
         shutil.copy(path, root + ("/lib" if os.path.basename(path) == LOADER else "/usr/lib"))
@@ -93,15 +94,17 @@ def emulate(cmd, log, timeout):
     return run(cmd, check=False, log=log, timeout=timeout, stdin="")
 
 
-def boot(k, mode, map_, workload=None):
-    """Boot to userland, and check it; @workload: how many seconds for each stressor."""
-    what = f"{'workload' if workload else 'boot'} {k.arch} {k.pages} {map_} {mode}"
+def boot(k, mode, map_, program=None, seconds=0):
+    """Boot to userland, and check it; @program: what of harness/userland runs there, "workload" with
+    @seconds for each stressor, or "soak" with @seconds for all."""
+    what = f"{program or 'boot'} {k.arch} {k.pages} {map_} {mode}"
     what += f" {k.args}" if k.args else ""
     log = f"{k.stack} {what}"
     # The selftests take minutes if the machine has other things to do.
-    timeout = 4 * kernel.TIMEOUT + 60 * workload if workload else kernel.TIMEOUT
-    cmd = command(k, mode, map_, f"workload={workload}" if workload else "",
-                  initrd=initramfs(k, workload=True) if workload else None)
+    timeout = {None: 1, "workload": 4, "soak": 2}[program] * kernel.TIMEOUT + \
+        seconds * (60 if program == "workload" else 1)
+    cmd = command(k, mode, map_, f"{program}={seconds}" if program else "",
+                  initrd=initramfs(k, workload=True) if program else None)
     start = time.monotonic()
     console = emulate(cmd, log, timeout)
     o = kernel.Outcome(what)
@@ -112,6 +115,7 @@ def boot(k, mode, map_, workload=None):
             o.skipped.append((name, why.strip()))
         else:
             o.check(name, None if result == "ok" else why.strip() or "failed")
+    o.note = "; ".join([o.note, *(line.strip() for line in re.findall(r"userland: says (.*)", console))])
     o.check("userland reached its end", None if "userland: end" in console else f"see {kernel.log_path(log)}")
     return o
 

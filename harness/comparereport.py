@@ -180,8 +180,9 @@ def _conclusion(data):
         if claim.startswith("SPDX"):
             continue
         try:
-            ok = eval(claim, {"__builtins__": {}}, {    # of this repository
-                "facts": lambda s, k: data["correctness"][s]["facts"][k], "n": lambda m, v, op, c="instructions":
+            # Of this repository. One namespace, or a generator expression sees none of it.
+            ok = eval(claim, {
+                "__builtins__": {}, "facts": lambda s, k: data["correctness"][s]["facts"][k], "n": lambda m, v, op, c="instructions":
                 data["counts"][m][v][op].get(c, 0), "code": data["code"], "size": data["size"], "rt": data["PREEMPT_RT"],
                 "red": lambda s: {t.split(".")[-1] for t in data["correctness"][s]["red"]},
                 "memory": lambda m, v, k: data["counts"][m + " memory"][v][k],
@@ -190,7 +191,7 @@ def _conclusion(data):
             raise Fail(f"compare/conclusion.md rests on what was not measured: {claim} ({e!r})") from None
         if not ok:
             raise Fail(f"compare/conclusion.md says what is not so (any more): {claim}")
-    return re.sub(r"\n?<!-- .*? -->", "", text, flags=re.S).strip() + "\n"
+    return re.sub(r"\s*<!-- .*? -->", "", text, flags=re.S).strip() + "\n"
 
 
 def write(data):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the targets of the Makefile do. Runs inside the toolchain root."""
 import os
+import re
 import shutil
 import sys
 import time
@@ -73,7 +74,7 @@ def variations(stack):
 def workloads(stack):
     for map_ in kernel.MAPS:
         with step(f"workload, MAP={map_}"):
-            yield boot.boot(kernel.Kernel(stack), "enforce", map_, workload=1)
+            yield boot.boot(kernel.Kernel(stack), "enforce", map_, "workload", 1)
 
 
 def user_mode(stack):
@@ -135,7 +136,17 @@ def do_workload(stack):
         raise Fail(f"SECONDS_EACH={seconds} is not a number of seconds")
     k = built(stack, **config)
     with step(f"workload, MAP={run['map_']} MODE={run['mode']}"):
-        return [boot.boot(k, run["mode"], run["map_"], workload=int(seconds))]
+        return [boot.boot(k, run["mode"], run["map_"], "workload", int(seconds))]
+
+
+def do_soak(stack):
+    config, run = kernel.selected()
+    hours = os.environ.get("HOURS") or "1"
+    if not re.fullmatch(r"\d*\.?\d+", hours) or not float(hours):
+        raise Fail(f"HOURS={hours} is not a number of hours")
+    k = built(stack, **config)
+    with step(f"soak for {hours} h, MAP={run['map_']} MODE={run['mode']}"):
+        return [boot.boot(k, run["mode"], run["map_"], "soak", int(float(hours) * 3600))]
 
 
 def do_check(stack):

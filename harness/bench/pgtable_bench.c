@@ -13,6 +13,7 @@
 #include <linux/memblock.h>
 #include <linux/mm.h>
 #include <linux/pgalloc.h>
+#include <linux/rcupdate.h>
 #include <linux/seq_file.h>
 #include <linux/set_memory.h>
 #include <linux/slab.h>
@@ -157,6 +158,8 @@ static long run(const char *name)
 {
 	long n = -EINVAL;
 
+	/* Or tables of processes that have ended are freed while something is measured. */
+	rcu_barrier();
 	if (!strcmp(name, "table-alloc-free")) {
 		table_pair(100);
 		return MEASURE(table_pair(1000));
