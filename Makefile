@@ -43,7 +43,7 @@ boot: ## boot one kernel with a small userland and check it (MAP, MODE, PAGES)
 workload: ## stress-ng, the mm selftests and test_vmalloc on one kernel (MAP, MODE, PAGES, SECONDS_EACH=n)
 	$(HARNESS) workload
 
-soak: ## work, CPU hotplug, failing allocations and shrinkers, again and again (HOURS=h), all tables looked at each time
+soak: ## work, CPU hotplug, failing allocations and shrinkers, again and again, with a look at all tables each time (MAP, MODE, PAGES, HOURS=h)
 	$(HARNESS) soak
 
 faults: ## each change of a pkey and each allocation of a table during boot fails once

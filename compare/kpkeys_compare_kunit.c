@@ -267,8 +267,11 @@ static void compare_split_during_refill(struct kunit *test)
 		KUNIT_ASSERT_FALSE(test, IS_ERR(other));
 		drain();
 		other_demand = demand;
+		other_ret = -EIO;
 		refill_with_given(test, chunk, set_pkey_after_other);
 		kthread_stop(other);
+		/* Or there was no refill, or no such split in it. */
+		KUNIT_EXPECT_NE(test, other_ret, -EIO);
 		/* Once more, with as much memory as one likes; and after tables were freed. */
 		drain();
 		page[0] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);

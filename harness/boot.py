@@ -100,9 +100,9 @@ def boot(k, mode, map_, program=None, seconds=0):
     what = f"{program or 'boot'} {k.arch} {k.pages} {map_} {mode}"
     what += f" {k.args}" if k.args else ""
     log = f"{k.stack} {what}"
-    # The selftests take minutes if the machine has other things to do.
-    timeout = {None: 1, "workload": 4, "soak": 2}[program] * kernel.TIMEOUT + \
-        seconds * (60 if program == "workload" else 1)
+    # The selftests take minutes if the machine has other things to do; so may the last round of a soak.
+    timeout = {None: kernel.TIMEOUT, "workload": 4 * kernel.TIMEOUT + 60 * seconds,
+               "soak": 2 * kernel.TIMEOUT + seconds}[program]
     cmd = command(k, mode, map_, f"{program}={seconds}" if program else "",
                   initrd=initramfs(k, workload=True) if program else None)
     start = time.monotonic()
@@ -115,7 +115,7 @@ def boot(k, mode, map_, program=None, seconds=0):
             o.skipped.append((name, why.strip()))
         else:
             o.check(name, None if result == "ok" else why.strip() or "failed")
-    o.note = "; ".join([o.note, *(line.strip() for line in re.findall(r"userland: says (.*)", console))])
+    o.note = "; ".join(filter(None, [o.note, *(s.strip() for s in re.findall(r"userland: says (.*)", console))]))
     o.check("userland reached its end", None if "userland: end" in console else f"see {kernel.log_path(log)}")
     return o
 

@@ -182,8 +182,9 @@ def _conclusion(data):
         try:
             # Of this repository. One namespace, or a generator expression sees none of it.
             ok = eval(claim, {
-                "__builtins__": {}, "facts": lambda s, k: data["correctness"][s]["facts"][k], "n": lambda m, v, op, c="instructions":
-                data["counts"][m][v][op].get(c, 0), "code": data["code"], "size": data["size"], "rt": data["PREEMPT_RT"],
+                "__builtins__": {}, "facts": lambda s, k: data["correctness"][s]["facts"][k],
+                "n": lambda m, v, op, c="instructions": data["counts"][m][v][op].get(c, 0),
+                "code": data["code"], "size": data["size"], "rt": data["PREEMPT_RT"],
                 "red": lambda s: {t.split(".")[-1] for t in data["correctness"][s]["red"]},
                 "memory": lambda m, v, k: data["counts"][m + " memory"][v][k],
                 "ours": OURS, "gfp": OTHER, "larger": LARGER, "alone": ALONE, "abs": abs, "set": set, "all": all, "range": range})
