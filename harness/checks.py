@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+import comparereport
 import kernel
 import perpatch
 import series
@@ -50,6 +51,7 @@ def repository(stack):
         except Fail as e:
             o.check("make series", str(e))
         _kernel_doc(o, stack)
+        o.check("costs in Documentation are those of compare/REPORT.md", _costs())
     return o
 
 
@@ -89,7 +91,7 @@ def _compared(o, stack, mbox, other, who):
     o.check("b4 diff finds nothing where nothing has changed", None if set(marks) == {"="} else "".join(marks))
     top = os.path.join(BUILD, "series-changed")
     shutil.rmtree(top, ignore_errors=True)
-    for path in ["series", *tree.PRODUCT]:
+    for path in ["series", "compare", *tree.PRODUCT]:
         if os.path.isdir(os.path.join(TOP, path)):
             shutil.copytree(os.path.join(TOP, path), os.path.join(top, path))
     patches = tree.stack(stack)
@@ -120,6 +122,20 @@ def _checkpatch(o, folder):
             if "NOT FOR MERGING" in f.read(2000):
                 continue
         o.check(f"checkpatch {os.path.basename(path)[:40]}", perpatch.style(path))
+
+
+def _costs():
+    """None, or which number the documentation has wrong."""
+    with open(os.path.join(TOP, "Documentation/mm/kpkeys_hardened_pgtables.rst")) as f:
+        said = re.findall(r"^(\w[\w, ]+?) {2,}(\d\.\d+) +(\d\.\d+) +(\d\.\d+)$", f.read(), re.M)
+    measured = comparereport.measured()
+    ours = comparereport.NAMES[comparereport.OURS]
+    columns = f"{ours}, off", ours, comparereport.PTE
+    for what, *numbers in said:
+        want = [f"{float(measured[what][c]):.2f}" for c in columns] if what in measured else None
+        if numbers != want:
+            return f"{what}: {' '.join(numbers)}, measured: {' '.join(want or ['never'])}"
+    return None if said else "there are none"
 
 
 def _kernel_doc(o, stack):

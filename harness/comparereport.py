@@ -82,6 +82,28 @@ def _instructions(counts):
     return _table(["per operation", "base", *COLUMNS], rows)
 
 
+def measured(top=TOP):
+    """{operation: {column: ratio to the base}}, as the report says."""
+    with open(os.path.join(top, REPORT)) as f:
+        rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in f if line.startswith("|")]
+    first = next(i for i, row in enumerate(rows) if row[0] == "per operation")
+    return {row[0]: {column: cell.partition("(")[2].rstrip(")") for column, cell in zip(rows[first], row)}
+            for row in rows[first + 2:first + 2 + len(OPERATIONS)]}
+
+
+# What the cover letter says of it.
+SAID = {ALONE: "patches 1-5", f"{NAMES[OURS]}, off": "switched off", NAMES[OURS]: "blocks", PTE: "pages"}
+
+
+def cost(top=TOP):
+    """The table for the cover letter."""
+    width = max(map(len, OPERATIONS.values()))
+    lines = [" " * width + "".join(f"{name:>13}" for name in SAID.values())]
+    for what, ratios in measured(top).items():
+        lines.append(f"{what:{width}}" + "".join(f"{float(ratios[column]):>13.2f}" for column in SAID))
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def _events(counts):
     rows = []
     for op, what in OPERATIONS.items():

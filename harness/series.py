@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+import comparereport
 import tree
 from common import BUILD, Fail, LINUX, TOP, export, git, run
 
@@ -83,6 +84,8 @@ def make(stack, version="1", who=None, top=TOP):
     with open(cover) as f:
         text = f.read()
     text = text.replace("*** SUBJECT HERE ***", subject.removeprefix("Subject: "))
+    if "@COST@" in body:
+        body = body.replace("@COST@", comparereport.cost(top))
     text = text.replace("*** BLURB HERE ***", f"{body.strip()}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
     text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id.strip()}", text, flags=re.M)
     with open(cover, "w") as f:
