@@ -83,10 +83,15 @@ def git(*args, cwd=LINUX, **kw):
     return run(["git", *args], cwd=cwd, **kw)
 
 
+_results = {}
+
+
 def save_result(name, data):
+    """Write the entries of @data to build/results/NAME.json, beside what this run has there already."""
+    _results.setdefault(name, {}).update(data)
     os.makedirs(RESULTS, exist_ok=True)
     with open(os.path.join(RESULTS, name + ".json"), "w") as f:
-        json.dump(data, f, indent=1, sort_keys=True)
+        json.dump(_results[name], f, indent=1, sort_keys=True)
         f.write("\n")
 
 

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verdict: a table for people, build/results/NAME.json for programs."""
-import json
-import os
-
-from common import RESULTS, table
+from common import save_result, table
 
 
 def verdict(name, outcomes):
     """Print what the @outcomes came to; returns whether nothing failed."""
     total = [sum(len(getattr(o, k)) for o in outcomes) for k in ("passed", "failed", "skipped")]
     ok = total[0] > 0 and total[1] == 0
-    os.makedirs(RESULTS, exist_ok=True)
-    with open(os.path.join(RESULTS, name + ".json"), "w") as f:
-        json.dump({"ok": ok, "passed": total[0], "failed": total[1], "skipped": total[2],
-                   "outcomes": [vars(o) for o in outcomes]}, f, indent=1)
-        f.write("\n")
+    save_result(name, {"ok": ok, "passed": total[0], "failed": total[1], "skipped": total[2],
+                       "outcomes": [vars(o) for o in outcomes]})
 
     print()
     table(["what", "verdict", "passed", "failed", "skipped", "remarks"],
