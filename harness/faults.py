@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Let the n-th change of a pkey, or the n-th allocation of a table, fail at boot.
 
-One boot for each n, up to the first that fails in user space. The kernel must go
+One boot for each n, up to the first that fails in user space, and in a larger guest
+for each 16th, as what there is more of is all alike. The kernel must go
 on with all tables protected, as the walk of all tables then says, or stop and say
 why. A table that is left writable, a hang and an oops are failures.
 """
+import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import boot
 import kernel
 from common import Fail, save_result, step
 
 POINTS = ["fail_set_memory_pkey", "fail_pgtable_alloc"]
+# MB of the guest, and which n.
+MEMORY = {128: 1, 2048: 16}
 MAX = 2000
-TIMEOUT = 20
+TIMEOUT = 40
 # Without what it could not map the base does not come up either, and says so.
 LOST_DEVICE = re.compile(r"couldn't map region|unable to map|Unable to map")
+# Before the first cgroup is there, the base cannot warn that a vmalloc() has failed.
+BASE_OOPS = re.compile(r"pc : (mem_cgroup_show_protected_memory)\+")
 
 
 def _stack(console):
@@ -36,6 +43,8 @@ def _verdict(console, hung):
         return "hang", "no end in time\n" + kernel.tail(console)
     if "writable" in console and "EXPECTATION FAILED" in console:
         return "writable", "the walk found a writable table"
+    if panic and BASE_OOPS.search(console):
+        return f"stops: {panic[1]} in {BASE_OOPS.search(console)[1]}()", None
     if panic:
         return "stops: " + re.sub(r"0x\w+|-?\d+", "N", panic[1].strip()), \
             None if not re.search(r"Oops|exception|Attempted to kill", panic[1]) else panic[1]
@@ -44,43 +53,50 @@ def _verdict(console, hung):
     return "lost", "neither a panic nor the end of the boot\n" + kernel.tail(console)
 
 
-def _one(k, map_, point, n, memory):
-    cmd = boot.command(k, "enforce", map_, f"userland=tables loglevel=8 {point}={n},100,0,1")
-    cmd[cmd.index("-m") + 1] = str(memory)
-    start = time.monotonic()
-    console = boot.emulate(cmd, f"faults {point} {map_}", TIMEOUT)
-    return console, time.monotonic() - start >= TIMEOUT
+def _boots(k, map_, point, memory, stride):
+    """(n, console, hung) up to user space, as many at once as there are CPUs."""
+    workers = os.cpu_count()
+
+    cmd = boot.command(k, "enforce", map_, "userland=tables loglevel=8", memory=memory)
+
+    def one(n):
+        start = time.monotonic()
+        console = boot.emulate([*cmd[:-1], f"{cmd[-1]} {point}={n},100,0,1"], f"faults {point} {map_} {n // stride % workers}", TIMEOUT)
+        return console, time.monotonic() - start >= TIMEOUT
+
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(1, MAX, stride * workers):
+            batch = range(first, first + stride * workers, stride)
+            for n, (console, hung) in zip(batch, pool.map(one, batch)):
+                before, injected, _ = console.partition("FAULT_INJECTION: forcing a failure")
+                if not injected or "Run /init as init process" in before:
+                    return
+                yield n, console, hung
+    raise Fail(f"{point}: more than {MAX} before user space")
 
 
-def faults(k, map_, point, memory=128, stride=1):
-    """All n up to user space, or every @stride-th."""
-    o = kernel.Outcome(f"faults {map_} {point}")
-    stacks, became = set(), {}
-    n, found = 1, 0
-    while n < MAX:
-        console, hung = _one(k, map_, point, n, memory)
-        before, injected, _ = console.partition("FAULT_INJECTION: forcing a failure")
-        if not injected or "Run /init as init process" in before:
-            break
+def faults(k, map_, point, memory):
+    """All n up to user space, in a guest with so many MB, or as many as MEMORY says."""
+    o = kernel.Outcome(f"faults {map_} {point}, {memory} MB")
+    stacks, became, found = set(), {}, 0
+    for n, console, hung in _boots(k, map_, point, memory, MEMORY[memory]):
         found += 1
         what, why = _verdict(console, hung)
         became[what] = became.get(what, 0) + 1
         stacks.add(_stack(console))
         if why:
             o.check(f"{point} at {n}", f"{what}: {why}")
-        n += stride
-    else:
-        raise Fail(f"{point}: more than {MAX} before user space")
     o.check(f"{point}: {found} failures, {len(stacks)} call stacks",
             None if found else "no failure was injected: is CONFIG_FAIL_PGTABLE on?")
     o.note = ", ".join(f"{count} {what}" for what, count in sorted(became.items()))
-    save_result(f"faults-{map_}-{point}", {"n": found, "stride": stride, "became": became,
-                                           "stacks": sorted(" < ".join(s) for s in stacks)})
+    save_result(f"faults-{map_}-{point}-{memory}", {"n": found, "became": became,
+                                                    "stacks": sorted(" < ".join(s) for s in stacks)})
     return o
 
 
-def run_all(k, stride=1):
-    for map_ in kernel.MAPS:
-        for point in POINTS:
-            with step(f"{point}, MAP={map_}" + (f", each {stride}th" if stride > 1 else "")):
-                yield faults(k, map_, point, stride=stride)
+def run_all(k):
+    for memory in MEMORY:
+        for map_ in kernel.MAPS:
+            for point in POINTS:
+                with step(f"{point}, MAP={map_}, {memory} MB"):
+                    yield faults(k, map_, point, memory)

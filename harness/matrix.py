@@ -2,8 +2,9 @@
 """The suites and a boot on many configurations: harness/matrix, one file a cell.
 
 A cell is a fragment for the configuration. Comments in it say what it is for
-("what:"), which files of harness/config it is added to ("base:"), and what the
-command line gets ("args:").
+("what:"), which files of harness/config it is added to ("base:"), what the
+command line gets ("args:"), and which programs of harness/userland run in boots
+of their own ("boots:").
 
 What is done for a tree is not done again: results are kept by cell, tree and
 configuration, so that a run that was interrupted goes on where it was.
@@ -29,10 +30,11 @@ class Cell:
         self.name = os.path.basename(path).removesuffix(".config")
         with open(path) as f:
             text = f.read()
-        head = dict(re.findall(r"^# (what|base|args): (.*)$", text, re.M))
+        head = dict(re.findall(r"^# (what|base|args|boots): (.*)$", text, re.M))
         if not {"what", "base"} <= set(head):
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
         self.what, self.args = head["what"], head.get("args", "")
+        self.boots = head.get("boots", "").split()
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
 
     def kernel(self, stack):
@@ -55,9 +57,12 @@ def _load():
 
 
 def _key(cell, commit):
+    text = commit + cell.config + cell.args
     # What the boots check is as much a part of it as the kernel.
-    with open(os.path.join(HARNESS, "userland/init")) as f:
-        return hashlib.sha256((commit + cell.config + cell.args + f.read()).encode()).hexdigest()[:16]
+    for name in ("init", *cell.boots):
+        with open(os.path.join(HARNESS, "userland", name)) as f:
+            text += f.read()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _run(cell, stack):
@@ -67,7 +72,8 @@ def _run(cell, stack):
     for map_, mode in RUNS:
         yield k.kunit(mode, map_)
     for map_ in kernel.MAPS:
-        yield boot.boot(k, "enforce", map_)
+        for program in (None, *cell.boots):
+            yield boot.boot(k, "enforce", map_, program)
 
 
 def run(stack, name=None):

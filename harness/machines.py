@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the programs of harness/userland need of their machine: files, devices, a second start."""
+import glob
+import os
+import re
+import shutil
+
+from common import CROSS, Fail, HARNESS, run
+
+FOREIGN = "/opt/arm64"                      # from harness/packages
+STRESS = FOREIGN + "/usr/bin/stress-ng"
+LOADER = "ld-linux-aarch64.so.1"
+EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+
+
+def _libraries(program):
+    """The shared libraries that a program of FOREIGN needs, by their paths there."""
+    have = {os.path.basename(p): p for p in glob.glob(FOREIGN + "/usr/lib/**/*.so*", recursive=True)}
+    todo, found = [program], {}
+    while todo:
+        for name in re.findall(r"NEEDED.*\[(.*)\]", run([CROSS + "readelf", "-d", todo.pop()])):
+            if name in found:
+                continue
+            if name not in have:
+                raise Fail(f"{name}, which {os.path.basename(program)} needs, is missing: "
+                           "see 'foreign' in harness/packages")
+            found[name] = have[name]
+            todo.append(have[name])
+    return found.values()
+
+
+def selftests(k):
+    """The kernel's own mm selftests, those that build statically; returns their folder."""
+    headers, out = os.path.join(k.out, "headers"), os.path.join(k.out, "selftests")
+    os.makedirs(out, exist_ok=True)
+    log = f"selftests {k.name}"
+    run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
+    # What needs libraries that are not there does not build; init says so.
+    run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", os.path.join(k.tree, "tools/testing/selftests/mm"),
+         "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
+         f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
+    return out
+
+
+class Machine:
+    """One that needs nothing; @program may be None."""
+    memory = 1024           # in MB
+    append = ""             # to the command line
+    starts = 1              # how many times the emulator is started, for one run
+    times = 1               # how many times the usual limit one start may take
+    more_seconds = 0
+
+    def __init__(self, program, k, seconds):
+        self.program, self.k = program, k
+        if program:
+            # init gets what the kernel does not know as environment variables.
+            self.append += f" program={program} seconds={seconds}"
+
+    def files(self, root, plain):
+        """Add to the userland in @root; @plain() makes one without what this adds."""
+        if self.program:
+            shutil.copy(os.path.join(HARNESS, "userland", self.program), root)
+
+    def arguments(self):
+        """For the emulator."""
+        return []
+
+
+class Work(Machine):
+    def __init__(self, program, k, seconds):
+        super().__init__(program, k, seconds)
+        # The selftests take minutes if the machine has other things to do; so may the last round of a soak.
+        self.times, self.more_seconds = (4, 60 * seconds) if program == "workload" else (2, seconds)
+
+    def files(self, root, plain):
+        super().files(root, plain)
+        for d in ("/usr/bin", "/usr/lib", "/lib"):
+            os.makedirs(root + d, exist_ok=True)
+        shutil.copy(os.path.join(HARNESS, "userland/stress"), root)
+        shutil.copy(STRESS, root + "/usr/bin")
+        for path in _libraries(STRESS):
+            shutil.copy(path, root + ("/lib" if os.path.basename(path) == LOADER else "/usr/lib"))
+        shutil.copytree(selftests(self.k), root + "/selftests")
+        shutil.copy(os.path.join(self.k.out, "lib/test_vmalloc.ko"), root)
+
+
+class Kexec(Machine):
+    memory, times = 2048, 2
+
+    def files(self, root, plain):
+        super().files(root, plain)
+        shutil.copy(os.path.join(self.k.out, "arch/arm64/boot/Image"), root)
+        shutil.copy(plain(), root + "/initrd")
+        run([CROSS + "gcc", "-static", "-O2", "-Wall", "-o", root + "/kexec-load",
+             os.path.join(HARNESS, "userland/kexec.c")])
+
+    def arguments(self):
+        # Without firmware nobody keeps the tables of the ITS from the second kernel, which clears them.
+        return ["-machine", "its=off"]
+
+
+class Hibernate(Machine):
+    append, starts, times = "resume=/dev/vda", 2, 2
+
+    def arguments(self):
+        disk = os.path.join(self.k.out, "swap")
+        with open(disk, "wb") as f:
+            f.truncate(1 << 30)
+        return ["-drive", f"if=none,id=swap,format=raw,file={disk}", "-device", "virtio-blk-device,drive=swap"]
+
+
+class Hotplug(Machine):
+    # What is behind is there to be added.
+    append, times = "mem=512M", 2
+
+    def files(self, root, plain):
+        super().files(root, plain)
+        source = os.path.join(self.k.out, "hotplug-module")
+        shutil.copytree(os.path.join(HARNESS, "hotplug"), source, dirs_exist_ok=True)
+        run(["make", "-s", "-C", self.k.out, f"M={source}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "modules"],
+            log=f"hotplug {self.k.name}")
+        shutil.copy(os.path.join(source, "hotplug.ko"), root)
+
+
+class Efi(Machine):
+    times = 2
+
+    def arguments(self):
+        if not os.path.exists(EFI):
+            raise Fail(f"{EFI} is missing in the toolchain root: see harness/packages")
+        return ["-bios", EFI]
+
+
+MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
+            "hotplug": Hotplug, "efi": Efi}
+
+
+def of(program, k, seconds=0):
+    """The machine for a program of harness/userland."""
+    return MACHINES[program](program, k, seconds)

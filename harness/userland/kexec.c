@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* kexec KERNEL INITRD COMMAND-LINE: load it, and go there. */
+#include <fcntl.h>
+#include <linux/reboot.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	int kernel, initrd;
+
+	if (argc != 4)
+		return 2;
+	kernel = open(argv[1], O_RDONLY);
+	initrd = open(argv[2], O_RDONLY);
+	if (kernel < 0 || initrd < 0 ||
+	    syscall(SYS_kexec_file_load, kernel, initrd, strlen(argv[3]) + 1, argv[3], 0)) {
+		perror("kexec_file_load");
+		return 1;
+	}
+	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
+	perror("reboot");
+	return 1;
+}
