@@ -132,7 +132,7 @@ def _tools():
     run([CROSS + "gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", init, os.path.join(SOURCE, "user.c")],
         log="bench")
     initrd = os.path.join(WORK, "userland.cpio")
-    run(["sh", "-c", f"cd '{WORK}/userland' && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc "
+    run(["sh", "-c", f"cd '{WORK}/userland' && find . -exec touch -d @0 {{}} + && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc "
          f"-R 0:0 >'{initrd}'"])
     return plugin, initrd
 
@@ -162,7 +162,8 @@ def _measure(variant, k, map_, plugin, initrd):
     cmd = boot.command(k, "enforce", map_, "norandmaps " + variant.append, initrd=initrd)
     cmd[cmd.index("-smp") + 1] = "1"
     cmd[cmd.index("-machine") + 1] += ",dtb-randomness=off"
-    cmd += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm",
+    # Nothing of the host is to be seen: the guest would be a little different each time.
+    cmd += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1",
             "-plugin", f"{plugin},out={out},symbols={symbols},functions={functions}"]
     log = f"bench {variant.name} {map_}"
     console = boot.emulate(cmd, log, timeout=600)
