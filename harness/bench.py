@@ -132,8 +132,8 @@ def _tools():
     run([CROSS + "gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", init, os.path.join(SOURCE, "user.c")],
         log="bench")
     initrd = os.path.join(WORK, "userland.cpio")
-    run(["sh", "-c", f"cd '{WORK}/userland' && find . -exec touch -d @0 {{}} + && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc "
-         f"-R 0:0 >'{initrd}'"])
+    run(["sh", "-c", f"cd '{WORK}/userland' && find . -exec touch -d @0 {{}} + && "
+         f"find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0 >'{initrd}'"])
     return plugin, initrd
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Let the n-th change of a pkey, or the n-th allocation of a table, fail at boot.
 
-One boot for each n, up to the first that fails in user space, and in a larger guest
-for each 16th, as what there is more of is all alike. The kernel must go
+One boot for each n, up to the first that fails in user space; in a larger guest, from
+the 32nd on for each 16th, as what there is more of is all alike. The kernel must go
 on with all tables protected, as the walk of all tables then says, or stop and say
 why. A table that is left writable, a hang and an oops are failures.
 """
@@ -16,9 +16,9 @@ import kernel
 from common import Fail, save_result, step
 
 POINTS = ["fail_set_memory_pkey", "fail_pgtable_alloc"]
-# MB of the guest, and which n.
-MEMORY = {128: 1, 2048: 16}
 MAX = 2000
+# MB of the guest, and which n.
+MEMORY = {128: [*range(1, MAX)], 2048: [*range(1, 32), *range(32, MAX, 16)]}
 TIMEOUT = 40
 # Without what it could not map the base does not come up either, and says so.
 LOST_DEVICE = re.compile(r"couldn't map region|unable to map|Unable to map")
@@ -53,7 +53,7 @@ def _verdict(console, hung):
     return "lost", "neither a panic nor the end of the boot\n" + kernel.tail(console)
 
 
-def _boots(k, map_, point, memory, stride):
+def _boots(k, map_, point, memory):
     """(n, console, hung) up to user space, as many at once as there are CPUs."""
     workers = os.cpu_count()
 
@@ -61,12 +61,12 @@ def _boots(k, map_, point, memory, stride):
 
     def one(n):
         start = time.monotonic()
-        console = boot.emulate([*cmd[:-1], f"{cmd[-1]} {point}={n},100,0,1"], f"faults {point} {map_} {n // stride % workers}", TIMEOUT)
+        console = boot.emulate([*cmd[:-1], f"{cmd[-1]} {point}={n},100,0,1"], f"faults {point} {map_} {n}", TIMEOUT)
         return console, time.monotonic() - start >= TIMEOUT
 
     with ThreadPoolExecutor(workers) as pool:
-        for first in range(1, MAX, stride * workers):
-            batch = range(first, first + stride * workers, stride)
+        for first in range(0, len(MEMORY[memory]), workers):
+            batch = MEMORY[memory][first:first + workers]
             for n, (console, hung) in zip(batch, pool.map(one, batch)):
                 before, injected, _ = console.partition("FAULT_INJECTION: forcing a failure")
                 if not injected or "Run /init as init process" in before:
@@ -79,7 +79,7 @@ def faults(k, map_, point, memory):
     """All n up to user space, in a guest with so many MB, or as many as MEMORY says."""
     o = kernel.Outcome(f"faults {map_} {point}, {memory} MB")
     stacks, became, found = set(), {}, 0
-    for n, console, hung in _boots(k, map_, point, memory, MEMORY[memory]):
+    for n, console, hung in _boots(k, map_, point, memory):
         found += 1
         what, why = _verdict(console, hung)
         became[what] = became.get(what, 0) + 1

@@ -10,7 +10,6 @@ from common import CROSS, Fail, HARNESS, run
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
 LOADER = "ld-linux-aarch64.so.1"
-EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
 def _libraries(program):
@@ -122,17 +121,8 @@ class Hotplug(Machine):
         shutil.copy(os.path.join(source, "hotplug.ko"), root)
 
 
-class Efi(Machine):
-    times = 2
-
-    def arguments(self):
-        if not os.path.exists(EFI):
-            raise Fail(f"{EFI} is missing in the toolchain root: see harness/packages")
-        return ["-bios", EFI]
-
-
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
-            "hotplug": Hotplug, "efi": Efi}
+            "hotplug": Hotplug}
 
 
 def of(program, k, seconds=0):

@@ -59,8 +59,9 @@ def _load():
 def _key(cell, commit):
     text = commit + cell.config + cell.args
     # What the boots check is as much a part of it as the kernel.
-    for name in ("init", *cell.boots):
-        with open(os.path.join(HARNESS, "userland", name)) as f:
+    paths = ["userland/init"] + (["machines.py", "userland/*", "hotplug/*"] if cell.boots else [])
+    for path in sorted(p for pattern in paths for p in glob.glob(os.path.join(HARNESS, pattern))):
+        with open(path) as f:
             text += f.read()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
