@@ -57,7 +57,7 @@ def boot(k, mode, map_, program=None, seconds=0):
     log = f"{k.stack} {what}"
     machine = machines.of(program, k, seconds)
     timeout = kernel.TIMEOUT * machine.times + machine.more_seconds
-    cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments()
+    cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments() + k.qemu.split()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))
     o = kernel.Outcome(what)

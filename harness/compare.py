@@ -134,9 +134,9 @@ def correctness():
             for test, why in o.failed:
                 here["red"].setdefault(test, why)
             outcomes.append(judged(stack, o))
-        k.args = ""
+        k.args, k.qemu = "", "-m 12288"
         with step(f"facts about {stack}"):
-            o = k.kunit("enforce", "block", "kpkeys_compare", qemu="-m 12288")
+            o = k.kunit("enforce", "block", "kpkeys_compare")
         with open(os.path.join(k.out, "test.log"), errors="replace") as f:
             here["facts"] = dict(re.findall(r"compare: (.+?) = (.+?)\s*$", f.read(), re.M))
         o.what = f"{stack}: facts"

@@ -39,20 +39,21 @@ def fragments(*names):
 class Kernel:
     """One configuration of one tree: its object directory and how to use it."""
 
-    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args="", says=""):
+    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args="", says="", clang=False,
+                 qemu=""):
         """@config: text of a configuration, instead of that of the tests; @args: for the command line;
-        @says: what the log must have in each boot, a regular expression."""
+        @says: what the log must have in each boot, a regular expression; @qemu: arguments of the emulator."""
         self.stack, self.arch, self.pages, self.config, self.args = stack, arch, pages, config, args
-        self.says = says
+        self.says, self.qemu = says, qemu
         self.tree = os.path.join(work, "linux")
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
         self.out = os.path.join(work, stack, name)
-        self.compiler = (CROSS if arch == "arm64" else "") + "gcc"
+        compiler = "clang" if clang else (CROSS if arch == "arm64" else "") + "gcc"
+        self.tools = [f"CC=ccache {compiler}", *(["LLVM=1"] if clang else [])]
 
     def make(self, *targets, log):
-        return run(["make", "-s", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}",
-                    f"CC=ccache {self.compiler}"] +
+        return run(["make", "-s", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}", *self.tools] +
                    ([f"CROSS_COMPILE={CROSS}"] if self.arch == "arm64" else []) + list(targets),
                    log=log)
 
@@ -106,8 +107,8 @@ class Kernel:
         """Build what is not up to date."""
         self.configure()
         args = ["--kunitconfig", os.path.join(self.out, "kunit.config"),
-                "--jobs", str(os.cpu_count()), "--make_options", f"CC=ccache {self.compiler}",
-                *(word for option in SAME_IMAGE for word in ("--make_options", option))]
+                "--jobs", str(os.cpu_count()),
+                *(word for option in self.tools + SAME_IMAGE for word in ("--make_options", option))]
         if self.arch == "arm64":
             args += ["--cross_compile", CROSS]
         out = run(self._kunit("build", *args), cwd=self.tree, log=f"build {self.name}", check=False)
@@ -118,8 +119,8 @@ class Kernel:
             raise Fail(f"{self.name} does not build; log: {log_path(f'build {self.name}')}" +
                        "".join("\n    " + line for line in errors or out.splitlines()[-5:]))
 
-    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None, qemu=None):
-        """One boot, all suites or those that match; @qemu: arguments of the emulator. Returns what happened."""
+    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None):
+        """One boot, all suites or those that match. Returns what happened."""
         timeout = timeout or TIMEOUT
         result = os.path.join(self.out, "kunit.json")
         if os.path.exists(result):
@@ -129,8 +130,8 @@ class Kernel:
             cmd += ["--kernel_args", f"kpkeys={mode}"]
         for arg in self.args.split():
             cmd += ["--kernel_args", arg]
-        if qemu:
-            cmd.append(f"--qemu_args={qemu}")
+        if self.qemu:
+            cmd.append(f"--qemu_args={self.qemu}")
         if suite:
             cmd.append(suite)
         what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"

@@ -10,6 +10,7 @@ from common import CROSS, Fail, HARNESS, run
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
 LOADER = "ld-linux-aarch64.so.1"
+EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
 def _libraries(program):
@@ -39,6 +40,10 @@ def selftests(k):
          "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
          f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
     return out
+
+
+def _compile(source, program):
+    run([CROSS + "gcc", "-static", "-O2", "-Wall", "-o", program, os.path.join(HARNESS, "userland", source)])
 
 
 class Machine:
@@ -90,8 +95,7 @@ class Kexec(Machine):
         super().files(root, plain)
         shutil.copy(os.path.join(self.k.out, "arch/arm64/boot/Image"), root)
         shutil.copy(plain(), root + "/initrd")
-        run([CROSS + "gcc", "-static", "-O2", "-Wall", "-o", root + "/kexec-load",
-             os.path.join(HARNESS, "userland/kexec.c")])
+        _compile("kexec.c", root + "/kexec-load")
 
     def arguments(self):
         # Without firmware nobody keeps the tables of the ITS from the second kernel, which clears them.
@@ -119,10 +123,20 @@ class Hotplug(Machine):
         run(["make", "-s", "-C", self.k.out, f"M={source}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "modules"],
             log=f"hotplug {self.k.name}")
         shutil.copy(os.path.join(source, "hotplug.ko"), root)
+        _compile("tables.c", root + "/tables")
+
+
+class Efi(Machine):
+    times = 2
+
+    def arguments(self):
+        if not os.path.exists(EFI):
+            raise Fail(f"{EFI} is missing in the toolchain root: see harness/packages")
+        return ["-bios", EFI]
 
 
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
-            "hotplug": Hotplug}
+            "hotplug": Hotplug, "efi": Efi}
 
 
 def of(program, k, seconds=0):

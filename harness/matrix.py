@@ -3,8 +3,9 @@
 
 A cell is a fragment for the configuration. Comments in it say what it is for
 ("what:"), which files of harness/config it is added to ("base:"), what the
-command line gets ("args:"), and which programs of harness/userland run in boots
-of their own ("boots:").
+command line ("args:") and the emulator ("qemu:") get, which compiler builds it
+("compiler:", if not gcc), and which programs of harness/userland run in boots of
+their own ("boots:").
 
 What is done for a tree is not done again: results are kept by cell, tree and
 configuration, so that a run that was interrupted goes on where it was.
@@ -30,15 +31,17 @@ class Cell:
         self.name = os.path.basename(path).removesuffix(".config")
         with open(path) as f:
             text = f.read()
-        head = dict(re.findall(r"^# (what|base|args|boots): (.*)$", text, re.M))
+        head = dict(re.findall(r"^# (what|base|args|qemu|compiler|boots): (.*)$", text, re.M))
         if not {"what", "base"} <= set(head):
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
         self.what, self.args = head["what"], head.get("args", "")
+        self.qemu, self.clang = head.get("qemu", ""), head.get("compiler") == "clang"
         self.boots = head.get("boots", "").split()
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
 
     def kernel(self, stack):
-        return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args)
+        return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args, clang=self.clang,
+                             qemu=self.qemu)
 
 
 def cells(name=None):

@@ -182,6 +182,8 @@ static void chunk_put_page(struct chunk *chunk, struct page *page)
 	/* More free pages than there are: one of them was freed twice. */
 	VM_WARN_ON_ONCE(chunk->nr_free >= chunk_pages(chunk));
 
+	/* Or memory could not be isolated to go offline: see memory_callback(). */
+	__SetPageOffline(page);
 	list_add(&page->lru, &chunk->free);
 	chunk->nr_free++;
 	cache.stats.cached++;
@@ -210,6 +212,7 @@ static struct page *take_page(unsigned long leave)
 
 	page = list_first_entry(&chunk->free, struct page, lru);
 	list_del(&page->lru);
+	__ClearPageOffline(page);
 	chunk_dequeue(chunk);
 	chunk->nr_free--;
 	chunk_queue(chunk);
@@ -689,8 +692,9 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 }
 
 /*
- * Free pages of ours would keep memory from going offline. Those that are tables,
- * those in the reserve, and those of a parked chunk do.
+ * Free pages of ours would keep memory from going offline. They are marked as pages
+ * of which the owner takes care here; without that, nobody would be asked. Pages
+ * that are tables, those in the reserve, and those of a parked chunk do keep it.
  */
 static int memory_callback(struct notifier_block *nb, unsigned long action,
 			   void *arg)

@@ -68,16 +68,20 @@ static __always_inline __must_check
 struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
 {
 	struct kpkeys_state state = { };
-	u64 old, new;
+	u64 reg;
 
 	BUILD_BUG_ON_MSG(!__builtin_constant_p(ctx),
 			 "a kpkeys context must be a constant");
 
-	old = arch_kpkeys_read();
-	new = arch_kpkeys_context(old, ctx);
-	if (new != old) {
-		arch_kpkeys_write(new);
-		state.restore = old;
+	reg = arch_kpkeys_read();
+	if (arch_kpkeys_context(reg, ctx) != reg) {
+		/*
+		 * Or the compiler works out the new value before the branch,
+		 * and each nested section pays for what it does not use.
+		 */
+		OPTIMIZER_HIDE_VAR(reg);
+		arch_kpkeys_write(arch_kpkeys_context(reg, ctx));
+		state.restore = reg;
 	}
 
 	return state;

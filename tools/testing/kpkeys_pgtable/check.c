@@ -52,7 +52,7 @@ static void found_chunk(struct chunk *chunk)
 	i = 0;
 	list_for_each_entry(page, &chunk->free, lru) {
 		CHECK(page_to_pfn(page) - chunk->pfn < nr);
-		CHECK(page->refcount == 1 && !page->table && !page->private);
+		CHECK(page->refcount == 1 && !page->table && !page->private && page->offline);
 		found(page, CACHED);
 		i++;
 	}

@@ -37,6 +37,7 @@ static void hold(struct page *page)
 {
 	CHECK(page->refcount == 1 && !page->table && !page->private);
 	CHECK(!model.buddy[page_to_pfn(page)]);
+	CHECK(!page->offline);
 	/* As a table, with a lock of its own. */
 	page->table = true;
 	page->private = 0x1234;

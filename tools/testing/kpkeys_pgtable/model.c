@@ -316,6 +316,7 @@ void model_free_page(struct page *page)
 	CHECK(ATOMIC_LOAD(&model.pkey[pfn]) == KPKEYS_PKEY_DEFAULT);
 	page->refcount = 0;
 	page->private = 0;
+	page->offline = false;
 	model.buddy[pfn] = true;
 	buddy_unlock();
 }
@@ -431,7 +432,7 @@ static struct page *new_table(struct kpkeys_split_reserve *reserve)
 
 	/* The demand was covered before the lock was taken. */
 	CHECK(page);
-	CHECK(!page->table);
+	CHECK(!page->table && !page->offline);
 	CHECK(page->refcount == 1);
 	page->table = true;
 

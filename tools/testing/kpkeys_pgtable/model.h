@@ -36,6 +36,7 @@ struct page {
 	unsigned long private;
 	int refcount;
 	bool table;			/* constructed: somebody's page table */
+	bool offline;			/* given back if its memory is to go */
 };
 
 /* The cache and the reserve look at the same memory as two types. */
@@ -48,6 +49,7 @@ struct ptdesc {
 	unsigned long private;
 	int refcount;
 	bool table;
+	bool offline;
 };
 #endif
 #define page_ptdesc(page)	((struct ptdesc *)(page))
