@@ -39,7 +39,7 @@ def command(k, mode, map_, append="", initrd=None, memory=1024):
     # The suites are kunit.py's; here the kernel is to reach its userland, which
     # runs one of them once more. An oops may leave it unable to.
     return ["qemu-system-" + q.qemu_arch, "-nodefaults", "-m", str(memory), "-no-reboot", "-nographic",
-            "-serial", "mon:stdio", *q.extra_qemu_params,
+            "-serial", "mon:stdio", *q.extra_qemu_params, *k.qemu.split(),
             "-kernel", os.path.join(k.out, q.kernel_path), "-initrd", initrd or initramfs(k),
             "-append", f"{args} kunit.autorun=0 oops=panic {k.args} {append}".strip()]
 
@@ -57,7 +57,7 @@ def boot(k, mode, map_, program=None, seconds=0):
     log = f"{k.stack} {what}"
     machine = machines.of(program, k, seconds)
     timeout = kernel.TIMEOUT * machine.times + machine.more_seconds
-    cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments() + k.qemu.split()
+    cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))
     o = kernel.Outcome(what)

@@ -39,7 +39,7 @@ def fragments(*names):
 class Kernel:
     """One configuration of one tree: its object directory and how to use it."""
 
-    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args="", says="", clang=False,
+    def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args="", says="", compiler="gcc",
                  qemu=""):
         """@config: text of a configuration, instead of that of the tests; @args: for the command line;
         @says: what the log must have in each boot, a regular expression; @qemu: arguments of the emulator."""
@@ -49,8 +49,8 @@ class Kernel:
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
         self.out = os.path.join(work, stack, name)
-        compiler = "clang" if clang else (CROSS if arch == "arm64" else "") + "gcc"
-        self.tools = [f"CC=ccache {compiler}", *(["LLVM=1"] if clang else [])]
+        prefix = CROSS if arch == "arm64" and compiler != "clang" else ""
+        self.tools = [f"CC=ccache {prefix}{compiler}", *(["LLVM=1"] if compiler == "clang" else [])]
 
     def make(self, *targets, log):
         return run(["make", "-s", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}", *self.tools] +

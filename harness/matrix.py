@@ -35,13 +35,13 @@ class Cell:
         if not {"what", "base"} <= set(head):
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
         self.what, self.args = head["what"], head.get("args", "")
-        self.qemu, self.clang = head.get("qemu", ""), head.get("compiler") == "clang"
+        self.qemu, self.compiler = head.get("qemu", ""), head.get("compiler", "gcc")
         self.boots = head.get("boots", "").split()
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
 
     def kernel(self, stack):
-        return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args, clang=self.clang,
-                             qemu=self.qemu)
+        return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
+                             compiler=self.compiler, qemu=self.qemu)
 
 
 def cells(name=None):

@@ -76,6 +76,11 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
  * @nr_free: how many.
  * @pfn:     the first page.
  * @order:   how many pages, as a power of two.
+ *
+ * Invariant: the pages on @free, and no others, are PageOffline(): memory that has
+ * any other pages which cannot be moved is refused before memory_callback() is
+ * asked to give them back. Nobody saves the content of such pages. The page
+ * allocator takes the mark off those that are given back.
  */
 struct chunk {
 	struct rb_node rb;
@@ -182,7 +187,6 @@ static void chunk_put_page(struct chunk *chunk, struct page *page)
 	/* More free pages than there are: one of them was freed twice. */
 	VM_WARN_ON_ONCE(chunk->nr_free >= chunk_pages(chunk));
 
-	/* Or memory could not be isolated to go offline: see memory_callback(). */
 	__SetPageOffline(page);
 	list_add(&page->lru, &chunk->free);
 	chunk->nr_free++;
@@ -692,9 +696,8 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 }
 
 /*
- * Free pages of ours would keep memory from going offline. They are marked as pages
- * of which the owner takes care here; without that, nobody would be asked. Pages
- * that are tables, those in the reserve, and those of a parked chunk do keep it.
+ * Free pages of ours would keep memory from going offline. Those that are tables,
+ * those in the reserve, and those of a parked chunk do.
  */
 static int memory_callback(struct notifier_block *nb, unsigned long action,
 			   void *arg)

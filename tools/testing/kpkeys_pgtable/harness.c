@@ -35,9 +35,8 @@ static void check(void)
 
 static void hold(struct page *page)
 {
-	CHECK(page->refcount == 1 && !page->table && !page->private);
+	CHECK(page->refcount == 1 && !page->table && !page->private && !page->offline);
 	CHECK(!model.buddy[page_to_pfn(page)]);
-	CHECK(!page->offline);
 	/* As a table, with a lock of its own. */
 	page->table = true;
 	page->private = 0x1234;

@@ -172,7 +172,6 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define set_page_private(page, v)	((page)->private = (v))
 #define page_ref_count(page)	((page)->refcount)
 #define PageTable(page)		((page)->table)
-#define PageOffline(page)	((page)->offline)
 #define __SetPageOffline(page)	((page)->offline = true)
 #define __ClearPageOffline(page)	((page)->offline = false)
 #define page_to_nid(page)	0
