@@ -7,14 +7,15 @@ command line ("args:") and the emulator ("qemu:") get, which compiler builds it
 ("compiler:", if not gcc), and which programs of harness/userland run in boots of
 their own ("boots:").
 
-What is done for a tree is not done again: results are kept by cell, tree and
-configuration, so that a run that was interrupted goes on where it was.
+A run that passed is not repeated for the same tree and configuration, so that a
+matrix that was interrupted goes on where it was.
 """
 import glob
 import hashlib
 import json
 import os
 import re
+import time
 
 import boot
 import kernel
@@ -22,8 +23,11 @@ import tree
 from common import BUILD, Fail, HARNESS, LINUX, git, save_result, step, table
 
 FOLDER = os.path.join(HARNESS, "matrix")
-DONE = os.path.join(BUILD, "matrix.json")
-RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
+DONE = os.path.join(BUILD, "matrix-runs.json")
+KUNIT = "kunit"
+# Map, mode, and what runs there: the suites, or a userland, by itself or with a program.
+RUNS = [*((map_, mode, KUNIT) for map_ in kernel.MAPS for mode in ("enforce", "check")),
+        *((map_, "enforce", None) for map_ in kernel.MAPS), ("block", "enforce", "workload")]
 
 
 class Cell:
@@ -38,6 +42,8 @@ class Cell:
         self.qemu, self.compiler = head.get("qemu", ""), head.get("compiler", "gcc")
         self.boots = head.get("boots", "").split()
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
+
+        self.runs = RUNS + [(map_, "enforce", program) for map_ in kernel.MAPS for program in self.boots]
 
     def kernel(self, stack):
         return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
@@ -59,52 +65,89 @@ def _load():
         return json.load(f)
 
 
-def _key(cell, commit):
-    text = commit + cell.config + cell.args
-    # What the boots check is as much a part of it as the kernel.
-    paths = ["userland/init"] + (["machines.py", "userland/*", "hotplug/*"] if cell.boots else [])
-    for path in sorted(p for pattern in paths for p in glob.glob(os.path.join(HARNESS, pattern))):
+def _key(cell, what, commit):
+    """What the outcome of a run depends on: the kernel, and what runs there."""
+    program = what[-1]
+    text = commit + cell.config
+    files = [] if program == KUNIT else ["userland/init"]
+    files += ["machines.py", "userland/*", "hotplug/*"] if program not in (None, KUNIT) else []
+    for path in sorted(p for pattern in files for p in glob.glob(os.path.join(HARNESS, pattern))):
         with open(path) as f:
             text += f.read()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _run(cell, stack):
-    """All outcomes of a cell."""
-    k = cell.kernel(stack)
-    k.build()
-    for map_, mode in RUNS:
-        yield k.kunit(mode, map_)
-    for map_ in kernel.MAPS:
-        for program in (None, *cell.boots):
-            yield boot.boot(k, "enforce", map_, program)
+def _name(what):
+    return " ".join(w or "userland" for w in what)
+
+
+def _do(k, map_, mode, program):
+    return k.kunit(mode, map_) if program == KUNIT else boot.boot(k, mode, map_, program, 1)
+
+
+class Record:
+    """build/matrix-runs.json: the outcomes that are there, by cell and run."""
+
+    def __init__(self, commit):
+        self.commit, self.done = commit, _load()
+
+    def get(self, cell, what):
+        """The outcome of a run that need not be repeated, or None."""
+        entry = self.done.get(cell.name, {}).get(_name(what))
+        if not entry or entry["key"] != _key(cell, what, self.commit):
+            return None
+        o = kernel.Outcome("")
+        vars(o).update(entry["outcome"])
+        return o
+
+    def put(self, cell, what, outcome, seconds):
+        self.done.setdefault(cell.name, {})[_name(what)] = {
+            "key": _key(cell, what, self.commit), "outcome": vars(outcome), "seconds": round(seconds)}
+        with open(DONE, "w") as f:
+            json.dump(self.done, f)
+
+    def minutes(self, cell):
+        return sum(entry["seconds"] for entry in self.done.get(cell.name, {}).values()) / 60
+
+
+def _run(cell, stack, record):
+    """Do what is left of a cell; returns the outcomes of that."""
+    left = [what for what in cell.runs if not record.get(cell, what)]
+    outcomes, start = [], time.monotonic()
+    try:
+        k = cell.kernel(stack)
+        k.build()
+        for what in left:
+            outcomes.append(_do(k, *what))
+            if not outcomes[-1].failed:
+                record.put(cell, what, outcomes[-1], time.monotonic() - start)
+            start = time.monotonic()        # the first one of a cell pays for the build
+    except Fail as e:
+        # The other cells are as good as they were.
+        o = kernel.Outcome(f"matrix {cell.name}")
+        o.check("builds and starts", str(e))
+        outcomes.append(o)
+    return outcomes
 
 
 def run(stack, name=None):
-    """Outcomes of the cells; what is left of an earlier run is not run again."""
+    """Outcomes of the cells; what passed earlier is counted, not repeated."""
     chosen = cells(name)
     tree.make(stack)
-    commit = git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip()
-    done, outcomes, rows = _load(), [], []
-    left = [c for c in chosen if done.get(c.name, {}).get("key") != _key(c, commit)]
-    if len(left) < len(chosen):
-        print(f"   {len(chosen) - len(left)} of {len(chosen)} cells are done already (build/matrix.json)")
-    for c in chosen:
-        if c in left:
+    record = Record(git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip())
+    outcomes, rows = [], []
+    for n, c in enumerate(chosen):
+        found = [o for o in (record.get(c, what) for what in c.runs) if o]
+        print(f"   cell {n + 1} of {len(chosen)}: {len(found)} of {len(c.runs)} runs are done already")
+        if len(found) < len(c.runs):
             with step(f"matrix {c.name}: {c.what}"):
-                found = [vars(o) for o in _run(c, stack)]
-            if not any(o["failed"] for o in found):
-                done[c.name] = {"key": _key(c, commit), "outcomes": found}
-                with open(DONE, "w") as f:
-                    json.dump(done, f)
-        else:
-            found = done[c.name]["outcomes"]
-        for o in found:
-            outcome = kernel.Outcome("")
-            vars(outcome).update(o)
-            outcomes.append(outcome)
-        rows.append([c.name, c.what, *(sum(len(o[w]) for o in found) for w in ("passed", "failed", "skipped"))])
-    save_result("matrix", {r[0]: dict(zip(("what", "passed", "failed", "skipped"), r[1:])) for r in rows})
+                found += _run(c, stack, record)
+        outcomes += found
+        rows.append([c.name, c.what, f"{sum(not o.failed for o in found)}/{len(c.runs)}",
+                     *(sum(len(getattr(o, w)) for o in found) for w in ("passed", "failed", "skipped")),
+                     f"{record.minutes(c):.0f}"])
+    head = ["cell", "what", "runs", "passed", "failed", "skipped", "minutes"]
+    save_result("matrix", {r[0]: dict(zip(head[1:], r[1:])) for r in rows})
     print()
-    table(["cell", "what", "passed", "failed", "skipped"], rows)
+    table(head, rows)
     return outcomes
