@@ -8,6 +8,8 @@ there is a message.
 """
 import concurrent.futures
 import glob
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from common import BUILD, CROSS, Fail, HARNESS, LINUX, git, limit, run, step
 WORK = os.path.join(BUILD, "check")
 TREE = os.path.join(WORK, "linux")
 BASE = os.path.join(WORK, "base")
+DONE = os.path.join(WORK, "done.json")
 # Files that include the headers which patches touch.
 SAMPLE = ["mm/memory.c", "kernel/fork.c"]
 SAMPLE_ARM64 = ["arch/arm64/mm/mmu.c"]
@@ -152,6 +155,31 @@ def _two_at_once(function, items):
         return list(pool.map(function, items))
 
 
+class Record:
+    """build/check/done.json: the patches that passed the whole check, which takes hours and may be interrupted."""
+
+    def __init__(self, builds_):
+        text = "".join(b.what + b.config for b in builds_)
+        for path in [__file__, *sorted(glob.glob(os.path.join(HARNESS, "planted", "*.patch")))]:
+            with open(path) as f:
+                text += f.read()
+        self.how = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.done = {}
+        if os.path.exists(DONE):
+            with open(DONE) as f:
+                self.done = json.load(f)
+
+    def get(self, commit):
+        """The names of what passed, and what each configuration compiled; or None."""
+        entry = self.done.get(commit)
+        return entry if entry and entry["how"] == self.how else None
+
+    def put(self, commit, passed, compiled):
+        self.done[commit] = {"how": self.how, "passed": passed, "compiled": compiled}
+        with open(DONE, "w") as f:
+            json.dump(self.done, f)
+
+
 class Series:
     """The commits, one after the other, and what is known of them."""
 
@@ -163,6 +191,7 @@ class Series:
         self.own = []                   # files that the series has added so far
         self.known = {}                 # by configuration: messages that the base has
         self.base = threading.Lock()
+        self.record = Record(self.always + self.more) if full else None
 
     def _targets(self, b, paths):
         """The objects that show whether a commit builds in @b."""
@@ -211,26 +240,47 @@ class Series:
     def walk(self):
         plants = [Plant(path, self.commits) for path in sorted(glob.glob(os.path.join(HARNESS, "planted", "*.patch")))]
         for n, commit in enumerate(self.commits, 1):
+            what = f"patch {n} of {len(self.commits)}: {_subject(commit)[:60]}"
             if limit.skips(self.o, _subject(commit)):
                 continue
-            with step(f"patch {n} of {len(self.commits)}: {_subject(commit)[:60]}"):
-                told = len(self.o.failed)
-                _worktree(TREE, commit)
-                paths, new = touched(commit)
-                self.own += new
-                wide = self.full and (commit == self.commits[-1] or any(p.startswith("include/") for p in paths))
-                self.one(self.o, commit, self.always + (self.more if wide else []))
-                for plant in plants:
-                    if plant.victim == commit:
-                        plant.check(self)
-                if self.full:
-                    self._whole(commit, paths, self.always)
-                for what, why in self.o.failed[told:]:
-                    print(f"   FAILED: {what}: {why}", flush=True)
+            if self._was_done(commit):
+                print(f"   {what}: passed in an earlier run")
+                continue
+            with step(what):
+                told, passed = len(self.o.failed), len(self.o.passed)
+                self._look_at(commit, [p for p in plants if p.victim == commit])
+                for name, why in self.o.failed[told:]:
+                    print(f"   FAILED: {name}: {why}", flush=True)
+                if self.full and len(self.o.failed) == told:
+                    self.record.put(commit, self.o.passed[passed:],
+                                    {b.what: sorted(b.compiled) for b in self.always + self.more})
         if self.o.skipped:
             return
+        _worktree(TREE, self.commits[-1])
         never = {p for p in self.own if p.endswith(".c") and not p.startswith("tools/")} - self.always[0].compiled
         self.o.check("each new file is compiled", " ".join(sorted(never)) or None)
+
+    def _was_done(self, commit):
+        """Did this patch pass in an earlier run? Then things are as they were after that."""
+        entry = self.full and self.record.get(commit)
+        if not entry:
+            return False
+        self.o.passed += entry["passed"]
+        self.own += touched(commit)[1]
+        for b in self.always + self.more:
+            b.compiled |= set(entry["compiled"].get(b.what, []))
+        return True
+
+    def _look_at(self, commit, plants):
+        _worktree(TREE, commit)
+        paths, new = touched(commit)
+        self.own += new
+        wide = self.full and (commit == self.commits[-1] or any(p.startswith("include/") for p in paths))
+        self.one(self.o, commit, self.always + (self.more if wide else []))
+        for plant in plants:
+            plant.check(self)
+        if self.full:
+            self._whole(commit, paths, self.always)
 
     def _whole(self, commit, paths, builds_):
         """The whole kernel at a commit: it links, and the suites that there are pass."""

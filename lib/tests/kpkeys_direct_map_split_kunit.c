@@ -15,6 +15,7 @@
 #include <linux/pgalloc.h>
 #include <linux/random.h>
 #include <linux/set_memory.h>
+#include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
@@ -328,6 +329,8 @@ static void kpkeys_split_test_direct_map(struct kunit *test)
 
 #define HAMMER_THREADS	4
 #define HAMMER_ROUNDS	40
+/* All are held until the end: larger ones would be all memory with 64K pages. */
+#define HAMMER_ORDER	get_order(SZ_4M)
 
 struct hammer {
 	struct kunit *test;
@@ -398,7 +401,7 @@ static int hammer_fn(void *data)
 
 	current->kunit_test = h->test;	/* for the stub */
 	for (i = 0; i < HAMMER_ROUNDS; i++) {
-		h->order[i] = get_random_u32_below(MAX_PAGE_ORDER + 1);
+		h->order[i] = get_random_u32_below(HAMMER_ORDER + 1);
 		h->page[i] = alloc_pages(GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY,
 					 h->order[i]);
 		if (h->page[i])
