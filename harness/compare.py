@@ -146,9 +146,7 @@ def correctness():
 
 def realtime():
     """{stack: what is undefined in the cache with PREEMPT_RT, and defined nowhere}"""
-    with open(os.path.join(HARNESS, "matrix/rt.config")) as f:
-        config = kernel.fragments("arm64", "4k") + f.read()
-    config = re.sub(r"^CONFIG_\w*(?:KUNIT|TEST_)\w*=\w\n", "", config, flags=re.M)
+    config = re.sub(r"^CONFIG_\w*(?:KUNIT|TEST_)\w*=\w\n", "", kernel.fragments("arm64", "4k", "rt"), flags=re.M)
     result = {}
     for stack in (OURS, OTHER):
         checkout(stack)
