@@ -22,8 +22,9 @@ MEMORY = {128: [*range(1, MAX)], 2048: [*range(1, 32), *range(32, MAX, 16)]}
 TIMEOUT = 40
 # Without what it could not map the base does not come up either, and says so.
 LOST_DEVICE = re.compile(r"couldn't map region|unable to map|Unable to map")
-# Before the first cgroup is there, the base cannot warn that a vmalloc() has failed.
-BASE_OOPS = re.compile(r"pc : (mem_cgroup_show_protected_memory)\+")
+# Before the first cgroup is there, the base cannot warn that a vmalloc() has failed;
+# and without a stack for kswapd it does not go on, which is a BUG_ON() of its own.
+BASE_OOPS = re.compile(r"pc : (mem_cgroup_show_protected_memory|kswapd_run)\+")
 
 
 def _stack(console):
