@@ -56,7 +56,7 @@ def boot(k, mode, map_, program=None, seconds=0):
     what += f" {k.args}" if k.args else ""
     log = f"{k.stack} {what}"
     machine = machines.of(program, k, seconds)
-    timeout = kernel.TIMEOUT * machine.times + machine.more_seconds
+    timeout = k.timeout * machine.times + machine.more_seconds
     cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))

@@ -40,11 +40,12 @@ class Kernel:
     """One configuration of one tree: its object directory and how to use it."""
 
     def __init__(self, stack, arch="arm64", pages="4k", work=BUILD, config=None, args="", says="", compiler="gcc",
-                 qemu=""):
+                 qemu="", times=1):
         """@config: text of a configuration, instead of that of the tests; @args: for the command line;
-        @says: what the log must have in each boot, a regular expression; @qemu: arguments of the emulator."""
+        @says: what the log must have in each boot, a regular expression; @qemu: arguments of the emulator;
+        @times: how many times the usual limit a boot may take."""
         self.stack, self.arch, self.pages, self.config, self.args = stack, arch, pages, config, args
-        self.says, self.qemu = says, qemu
+        self.says, self.qemu, self.timeout = says, qemu, TIMEOUT * times
         self.tree = os.path.join(work, "linux")
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
@@ -121,7 +122,7 @@ class Kernel:
 
     def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None):
         """One boot, all suites or those that match. Returns what happened."""
-        timeout = timeout or TIMEOUT
+        timeout = timeout or self.timeout
         result = os.path.join(self.out, "kunit.json")
         if os.path.exists(result):
             os.unlink(result)

@@ -4,8 +4,8 @@
 A cell is a fragment for the configuration. Comments in it say what it is for
 ("what:"), which files of harness/config it is added to ("base:"), what the
 command line ("args:") and the emulator ("qemu:") get, which compiler builds it
-("compiler:", if not gcc), and which programs of harness/userland run in boots of
-their own ("boots:").
+("compiler:", if not gcc), how many times the usual limit a boot may take ("times:"),
+and which programs of harness/userland run in boots of their own ("boots:").
 
 A run that passed is not repeated for the same tree and configuration, so that a
 matrix that was interrupted goes on where it was.
@@ -35,19 +35,19 @@ class Cell:
         self.name = os.path.basename(path).removesuffix(".config")
         with open(path) as f:
             text = f.read()
-        head = dict(re.findall(r"^# (what|base|args|qemu|compiler|boots): (.*)$", text, re.M))
+        head = dict(re.findall(r"^# (what|base|args|qemu|compiler|times|boots): (.*)$", text, re.M))
         if not {"what", "base"} <= set(head):
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
         self.what, self.args = head["what"], head.get("args", "")
         self.qemu, self.compiler = head.get("qemu", ""), head.get("compiler", "gcc")
-        self.boots = head.get("boots", "").split()
+        self.times, self.boots = int(head.get("times", 1)), head.get("boots", "").split()
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
 
         self.runs = RUNS + [(map_, "enforce", program) for map_ in kernel.MAPS for program in self.boots]
 
     def kernel(self, stack):
         return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
-                             compiler=self.compiler, qemu=self.qemu)
+                             compiler=self.compiler, qemu=self.qemu, times=self.times)
 
 
 def cells(name=None):
