@@ -198,6 +198,21 @@ static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 	free_all(pages, nr);
 }
 
+/* Without sleeping. With PREEMPT_RT nothing is allocated while preemption is off. */
+static struct page *alloc_atomic(void)
+{
+	struct page *page;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return kpkeys_pgtable_cache_alloc(GFP_NOWAIT);
+
+	preempt_disable();
+	page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	preempt_enable();
+
+	return page;
+}
+
 /* Take page by page as somebody who may not refill, until there is none. */
 static unsigned int drain(struct page **pages, unsigned int max, bool reclaim)
 {
@@ -210,9 +225,7 @@ static unsigned int drain(struct page **pages, unsigned int max, bool reclaim)
 			pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 			memalloc_noreclaim_restore(flags);
 		} else {
-			preempt_disable();
-			pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-			preempt_enable();
+			pages[nr] = alloc_atomic();
 		}
 		if (!pages[nr])
 			break;
@@ -458,14 +471,7 @@ static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
 	kpkeys_pgtable_cache_stats(&before);
 	page[0] = kpkeys_pgtable_cache_alloc(GFP_ATOMIC);
-	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
-		/* Nothing is allocated there while preemption is off. */
-		page[1] = kpkeys_pgtable_cache_alloc(GFP_NOWAIT);
-	} else {
-		preempt_disable();
-		page[1] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-		preempt_enable();
-	}
+	page[1] = alloc_atomic();
 	noreclaim = memalloc_noreclaim_save();
 	page[2] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	memalloc_noreclaim_restore(noreclaim);
@@ -757,13 +763,19 @@ static void kpkeys_pgtable_cache_test_free_anywhere(struct kunit *test)
 		page[i] = ptdesc_page(ptdesc);
 	}
 
-	preempt_disable();
-	pagetable_free(page_ptdesc(page[0]));
-	preempt_enable();
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		/* There the page allocator needs preemption and interrupts to be on. */
+		pagetable_free(page_ptdesc(page[0]));
+		pagetable_free(page_ptdesc(page[1]));
+	} else {
+		preempt_disable();
+		pagetable_free(page_ptdesc(page[0]));
+		preempt_enable();
 
-	local_irq_disable();
-	pagetable_free(page_ptdesc(page[1]));
-	local_irq_enable();
+		local_irq_disable();
+		pagetable_free(page_ptdesc(page[1]));
+		local_irq_enable();
+	}
 
 	f[0].page = page[2];
 	call_rcu(&f[0].rcu, free_by_rcu);
