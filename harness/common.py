@@ -2,6 +2,8 @@
 """Paths, commands, logs and errors: what every part of the harness uses."""
 import contextlib
 import fcntl
+import glob
+import hashlib
 import json
 import os
 import shutil
@@ -93,6 +95,38 @@ def save_result(name, data):
     with open(os.path.join(RESULTS, name + ".json"), "w") as f:
         json.dump(_results[name], f, indent=1, sort_keys=True)
         f.write("\n")
+
+
+class Record:
+    """What passed and need not be done again: a file of values by name, so that what takes hours may be interrupted.
+
+    Each value has a key, of all that it depends on. One with another key is as good as none.
+    """
+
+    def __init__(self, path):
+        self.path, self.entries = path, {}
+        if os.path.exists(path):
+            with open(path) as f:
+                self.entries = json.load(f)
+
+    def get(self, name, key):
+        entry = self.entries.get(name)
+        return entry["value"] if entry and entry["key"] == key else None
+
+    def put(self, name, key, value):
+        self.entries[name] = {"key": key, "value": value}
+        # Whole or not at all, or an interruption here would cost all of it.
+        with open(self.path + ".new", "w") as f:
+            json.dump(self.entries, f)
+        os.replace(self.path + ".new", self.path)
+
+
+def key_of(text, *patterns):
+    """A key for a Record: @text, the tools, and the files of harness/ that match."""
+    for path in sorted(p for pattern in ("packages", *patterns) for p in glob.glob(os.path.join(HARNESS, pattern))):
+        with open(path) as f:
+            text += f.read()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def export(repo, revision, where, *paths):

@@ -15,7 +15,7 @@ import shutil
 import bench
 import kernel
 import tree
-from common import BUILD, CROSS, HARNESS, TOP, git, run, save_result, step
+from common import BUILD, CROSS, TOP, git, run, save_result, step
 
 WORK = os.path.join(BUILD, "compare")
 TREE = os.path.join(WORK, "linux")

@@ -4,7 +4,8 @@
 One boot for each n, up to the first that fails in user space; in a larger guest, from
 the 32nd on for each 16th, as what there is more of is all alike. The kernel must go
 on with all tables protected, as the walk of all tables then says, or stop and say
-why. A table that is left writable, a hang and an oops are failures.
+why. A table that is left writable, a hang and an oops are failures, but for those
+in which the base ends without our help.
 """
 import os
 import re

@@ -97,6 +97,11 @@ class Kernel:
         shutil.copy(os.path.join(self.out, "kunit.config"), os.path.join(self.out, ".config"))
         self.make(f"-j{os.cpu_count()}", *SAME_IMAGE, *targets, log=log)
 
+    def has(self, line):
+        """Does the configuration that came out have this line?"""
+        with open(os.path.join(self.out, "kunit.config")) as f:
+            return line + "\n" in f.readlines()
+
     def _kunit(self, command, *args):
         cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), command,
                "--arch", self.arch, "--build_dir", self.out, *args]

@@ -75,8 +75,9 @@ class Work(Machine):
         super().__init__(program, k, seconds)
         # The selftests take minutes if the machine has other things to do; so may the last round of a soak.
         self.times, self.more_seconds = (4, 60 * seconds) if program == "workload" else (2, seconds)
-        # The selftests map two huge pages, and with 64K pages such a one has 512 MB.
-        self.memory = 6144 if k.pages.startswith("64k") else self.memory
+        if k.has("CONFIG_ARM64_64K_PAGES=y"):
+            # The selftests map two huge pages, and such a one has 512 MB.
+            self.memory = 6144
 
     def files(self, root, plain):
         super().files(root, plain)

@@ -11,8 +11,6 @@ A run that passed is not repeated for the same tree and configuration, so that a
 matrix that was interrupted goes on where it was.
 """
 import glob
-import hashlib
-import json
 import os
 import re
 import time
@@ -20,11 +18,12 @@ import time
 import boot
 import kernel
 import tree
-from common import BUILD, Fail, HARNESS, LINUX, git, save_result, step, table
+from common import BUILD, Fail, HARNESS, LINUX, Record, git, key_of, save_result, step, table
 
 FOLDER = os.path.join(HARNESS, "matrix")
 DONE = os.path.join(BUILD, "matrix-runs.json")
 KUNIT = "kunit"
+STRESS_SECONDS = 1      # for each stressor of the workload
 # Map, mode, and what runs there: the suites, or a userland, by itself or with a program.
 RUNS = [*((map_, mode, KUNIT) for map_ in kernel.MAPS for mode in ("enforce", "check")),
         *((map_, "enforce", None) for map_ in kernel.MAPS), ("block", "enforce", "workload")]
@@ -40,10 +39,10 @@ class Cell:
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
         self.what, self.args = head["what"], head.get("args", "")
         self.qemu, self.compiler = head.get("qemu", ""), head.get("compiler", "gcc")
-        self.times, self.boots = int(head.get("times", 1)), head.get("boots", "").split()
+        self.times = int(head.get("times", 1))
         self.config = kernel.fragments(*head["base"].split(), "kunit") + text
-
-        self.runs = RUNS + [(map_, "enforce", program) for map_ in kernel.MAPS for program in self.boots]
+        self.runs = RUNS + [(map_, "enforce", program) for map_ in kernel.MAPS
+                            for program in head.get("boots", "").split()]
 
     def kernel(self, stack):
         return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
@@ -58,69 +57,57 @@ def cells(name=None):
     return chosen
 
 
-def _load():
-    if not os.path.exists(DONE):
-        return {}
-    with open(DONE) as f:
-        return json.load(f)
+def _name(cell, what):
+    return " ".join([cell.name, *(w or "userland" for w in what)])
 
 
-def _key(cell, what, commit):
-    """What the outcome of a run depends on: the kernel, and what runs there."""
-    program = what[-1]
-    text = commit + cell.config
-    files = [] if program == KUNIT else ["userland/init"]
-    files += ["machines.py", "userland/*", "hotplug/*"] if program not in (None, KUNIT) else []
-    for path in sorted(p for pattern in files for p in glob.glob(os.path.join(HARNESS, pattern))):
-        with open(path) as f:
-            text += f.read()
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _name(what):
-    return " ".join(w or "userland" for w in what)
-
-
-def _do(k, map_, mode, program):
-    return k.kunit(mode, map_) if program == KUNIT else boot.boot(k, mode, map_, program, 1)
-
-
-class Record:
-    """build/matrix-runs.json: the outcomes that are there, by cell and run."""
+class Done:
+    """The outcomes that need not be had again, of the tree @commit."""
 
     def __init__(self, commit):
-        self.commit, self.done = commit, _load()
+        self.commit, self.record = commit, Record(DONE)
+
+    def _key(self, cell, program):
+        """The kernel, and what runs there and is expected of it."""
+        files = ["qemu_arm64.py", "expected-warnings"]
+        if program != KUNIT:
+            files.append("userland/init")
+            files += ["machines.py", "userland/*", "hotplug/*"] if program else []
+        return key_of(self.commit + cell.config, *files)
+
+    def _value(self, cell, what):
+        return self.record.get(_name(cell, what), self._key(cell, what[-1]))
 
     def get(self, cell, what):
-        """The outcome of a run that need not be repeated, or None."""
-        entry = self.done.get(cell.name, {}).get(_name(what))
-        if not entry or entry["key"] != _key(cell, what, self.commit):
+        """The outcome of a run, or None."""
+        value = self._value(cell, what)
+        if not value:
             return None
         o = kernel.Outcome("")
-        vars(o).update(entry["outcome"])
+        vars(o).update(value["outcome"])
         return o
 
     def put(self, cell, what, outcome, seconds):
-        self.done.setdefault(cell.name, {})[_name(what)] = {
-            "key": _key(cell, what, self.commit), "outcome": vars(outcome), "seconds": round(seconds)}
-        with open(DONE, "w") as f:
-            json.dump(self.done, f)
+        self.record.put(_name(cell, what), self._key(cell, what[-1]),
+                        {"outcome": vars(outcome), "seconds": round(seconds)})
 
     def minutes(self, cell):
-        return sum(entry["seconds"] for entry in self.done.get(cell.name, {}).values()) / 60
+        """What the runs took that get() knows."""
+        return sum(v["seconds"] for v in (self._value(cell, what) for what in cell.runs) if v) / 60
 
 
-def _run(cell, stack, record):
+def _run(cell, stack, done):
     """Do what is left of a cell; returns the outcomes of that."""
-    left = [what for what in cell.runs if not record.get(cell, what)]
+    left = [what for what in cell.runs if not done.get(cell, what)]
     outcomes, start = [], time.monotonic()
     try:
         k = cell.kernel(stack)
         k.build()
-        for what in left:
-            outcomes.append(_do(k, *what))
+        for map_, mode, program in left:
+            outcomes.append(k.kunit(mode, map_) if program == KUNIT else
+                            boot.boot(k, mode, map_, program, STRESS_SECONDS))
             if not outcomes[-1].failed:
-                record.put(cell, what, outcomes[-1], time.monotonic() - start)
+                done.put(cell, (map_, mode, program), outcomes[-1], time.monotonic() - start)
             start = time.monotonic()        # the first one of a cell pays for the build
     except Fail as e:
         # The other cells are as good as they were.
@@ -134,18 +121,18 @@ def run(stack, name=None):
     """Outcomes of the cells; what passed earlier is counted, not repeated."""
     chosen = cells(name)
     tree.make(stack)
-    record = Record(git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip())
+    done = Done(git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip())
     outcomes, rows = [], []
     for n, c in enumerate(chosen):
-        found = [o for o in (record.get(c, what) for what in c.runs) if o]
+        found = [o for o in (done.get(c, what) for what in c.runs) if o]
         print(f"   cell {n + 1} of {len(chosen)}: {len(found)} of {len(c.runs)} runs are done already")
         if len(found) < len(c.runs):
             with step(f"matrix {c.name}: {c.what}"):
-                found += _run(c, stack, record)
+                found += _run(c, stack, done)
         outcomes += found
         rows.append([c.name, c.what, f"{sum(not o.failed for o in found)}/{len(c.runs)}",
                      *(sum(len(getattr(o, w)) for o in found) for w in ("passed", "failed", "skipped")),
-                     f"{record.minutes(c):.0f}"])
+                     f"{done.minutes(c):.0f}"])
     head = ["cell", "what", "runs", "passed", "failed", "skipped", "minutes"]
     save_result("matrix", {r[0]: dict(zip(head[1:], r[1:])) for r in rows})
     print()

@@ -8,8 +8,6 @@ there is a message.
 """
 import concurrent.futures
 import glob
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,7 +16,7 @@ import threading
 import base
 import kernel
 import tree
-from common import BUILD, CROSS, Fail, HARNESS, LINUX, git, limit, run, step
+from common import BUILD, CROSS, Fail, HARNESS, LINUX, Record, git, key_of, limit, run, step
 
 WORK = os.path.join(BUILD, "check")
 TREE = os.path.join(WORK, "linux")
@@ -155,31 +153,6 @@ def _two_at_once(function, items):
         return list(pool.map(function, items))
 
 
-class Record:
-    """build/check/done.json: the patches that passed the whole check, which takes hours and may be interrupted."""
-
-    def __init__(self, builds_):
-        text = "".join(b.what + b.config for b in builds_)
-        for path in [__file__, *sorted(glob.glob(os.path.join(HARNESS, "planted", "*.patch")))]:
-            with open(path) as f:
-                text += f.read()
-        self.how = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.done = {}
-        if os.path.exists(DONE):
-            with open(DONE) as f:
-                self.done = json.load(f)
-
-    def get(self, commit):
-        """The names of what passed, and what each configuration compiled; or None."""
-        entry = self.done.get(commit)
-        return entry if entry and entry["how"] == self.how else None
-
-    def put(self, commit, passed, compiled):
-        self.done[commit] = {"how": self.how, "passed": passed, "compiled": compiled}
-        with open(DONE, "w") as f:
-            json.dump(self.done, f)
-
-
 class Series:
     """The commits, one after the other, and what is known of them."""
 
@@ -191,7 +164,10 @@ class Series:
         self.own = []                   # files that the series has added so far
         self.known = {}                 # by configuration: messages that the base has
         self.base = threading.Lock()
-        self.record = Record(self.always + self.more) if full else None
+        # The patches that passed the whole check, by commit.
+        self.record = Record(DONE) if full else None
+        self.how = key_of("".join(b.what + b.config for b in self.always + self.more),
+                          "perpatch.py", "planted/*.patch", "checkpatch-ignore", "expected-warnings", "qemu_arm64.py")
 
     def _targets(self, b, paths):
         """The objects that show whether a commit builds in @b."""
@@ -251,9 +227,9 @@ class Series:
                 self._look_at(commit, [p for p in plants if p.victim == commit])
                 for name, why in self.o.failed[told:]:
                     print(f"   FAILED: {name}: {why}", flush=True)
-                if self.full and len(self.o.failed) == told:
-                    self.record.put(commit, self.o.passed[passed:],
-                                    {b.what: sorted(b.compiled) for b in self.always + self.more})
+                if self.record and len(self.o.failed) == told:
+                    compiled = {b.what: sorted(b.compiled) for b in self.always + self.more}
+                    self.record.put(commit, self.how, {"passed": self.o.passed[passed:], "compiled": compiled})
         if self.o.skipped:
             return
         _worktree(TREE, self.commits[-1])
@@ -262,16 +238,17 @@ class Series:
 
     def _was_done(self, commit):
         """Did this patch pass in an earlier run? Then things are as they were after that."""
-        entry = self.full and self.record.get(commit)
-        if not entry:
+        then = self.record and self.record.get(commit, self.how)
+        if not then:
             return False
-        self.o.passed += entry["passed"]
+        self.o.passed += then["passed"]
         self.own += touched(commit)[1]
         for b in self.always + self.more:
-            b.compiled |= set(entry["compiled"].get(b.what, []))
+            b.compiled |= set(then["compiled"][b.what])
         return True
 
     def _look_at(self, commit, plants):
+        """All that is checked of one commit, and what is planted there."""
         _worktree(TREE, commit)
         paths, new = touched(commit)
         self.own += new
