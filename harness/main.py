@@ -74,7 +74,7 @@ def variations(stack):
 def workloads(stack):
     for map_ in kernel.MAPS:
         with step(f"workload, MAP={map_}"):
-            yield boot.boot(kernel.Kernel(stack), "enforce", map_, "workload", 1)
+            yield boot.boot(kernel.Kernel(stack), "enforce", map_, "workload", 2)
 
 
 def user_mode(stack):

@@ -17,6 +17,7 @@ import time
 
 import boot
 import kernel
+import matrixreport
 import tree
 from common import BUILD, Fail, HARNESS, LINUX, Record, git, key_of, save_result, step, table
 
@@ -117,15 +118,25 @@ def _run(cell, stack, done):
     return outcomes
 
 
+def _remains(chosen, done):
+    """Say what is to be done, and how long it took the last time."""
+    took, hours = matrixreport.minutes(), 0
+    for c in chosen:
+        n = sum(1 for what in c.runs if done.get(c, what))
+        hours += took.get(c.name, 0) * (len(c.runs) - n) / len(c.runs) / 60
+        print(f"   {c.name}: {n} of {len(c.runs)} runs are done already")
+    print(f"   what remains took {hours:.1f} hours when harness/matrix/REPORT.md was written")
+
+
 def run(stack, name=None):
     """Outcomes of the cells; what passed earlier is counted, not repeated."""
     chosen = cells(name)
     tree.make(stack)
     done = Done(git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip())
-    outcomes, rows = [], []
-    for n, c in enumerate(chosen):
+    outcomes, rows, whole = [], [], {}
+    _remains(chosen, done)
+    for c in chosen:
         found = [o for o in (done.get(c, what) for what in c.runs) if o]
-        print(f"   cell {n + 1} of {len(chosen)}: {len(found)} of {len(c.runs)} runs are done already")
         if len(found) < len(c.runs):
             with step(f"matrix {c.name}: {c.what}"):
                 found += _run(c, stack, done)
@@ -133,8 +144,11 @@ def run(stack, name=None):
         rows.append([c.name, c.what, f"{sum(not o.failed for o in found)}/{len(c.runs)}",
                      *(sum(len(getattr(o, w)) for o in found) for w in ("passed", "failed", "skipped")),
                      f"{done.minutes(c):.0f}"])
-    head = ["cell", "what", "runs", "passed", "failed", "skipped", "minutes"]
+        if len(found) == len(c.runs):
+            whole[c.name] = rows[-1], found
+    head = matrixreport.HEAD[:-1]
     save_result("matrix", {r[0]: dict(zip(head[1:], r[1:])) for r in rows})
     print()
     table(head, rows)
+    matrixreport.write([c.name for c in cells()], whole, done.commit)
     return outcomes

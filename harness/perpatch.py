@@ -188,15 +188,15 @@ class Series:
         found = b.messages(targets)
         known = self.known.setdefault(b.what, {})
         if set(found) - set(known):
-            # The base is asked about the files that the messages are about.
-            files = {m[1] for m in (re.match(r"(\S+\.[cS]):", key) for key in found) if m}
+            # The base is asked about the files that the messages are about, and about those of git.
+            files = {m[1] for m in (re.match(r"(\S+\.[cS]):\d", line) for line in found.values()) if m}
             with self.base:
                 _worktree(BASE, "origin/base")
                 before = Build(b.what, b.arch, b.config, b.clang, where=BASE)
                 before.args += b.args[len(before.args):]
                 files = sorted(p for p in files | set(SAMPLE) if os.path.exists(os.path.join(BASE, p)))
-                known.update(before.messages(before.objects(files)))
-        return "; ".join(line for key, line in list(found.items())[:50] if key not in known)[:400] or None
+                known.update(before.messages([*before.objects(files), "misc-check"]))
+        return "; ".join(line for key, line in found.items() if key not in known)[:400] or None
 
     def one(self, o, commit, builds_):
         """Check one commit, which is checked out."""
