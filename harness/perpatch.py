@@ -161,6 +161,9 @@ class Series:
         self.stack, self.full = stack, full
         self.commits = commits_of(stack)
         self.always, self.more = builds()
+        # What an earlier run has compiled would be up to date, and say nothing; ccache repeats what was said.
+        for path in glob.glob(os.path.join(WORK, "*", ".config")):
+            shutil.rmtree(os.path.dirname(path))
         self.own = []                   # files that the series has added so far
         self.known = {}                 # by configuration: messages that the base has
         self.base = threading.Lock()
