@@ -82,7 +82,8 @@ class Build:
         """What make says about these, by what is the same if lines move."""
         self.configure()
         out = self._make(*targets)
-        found = [line.replace(self.tree + "/", "").replace("../linux/", "") for line in self.complaints +
+        # Objects are beside the trees; ccache repeats what it saw in the one about those of the other.
+        found = [re.sub(re.escape(WORK) + r"/(linux|base)/|\.\./(linux|base)/", "", line) for line in self.complaints +
                  [line for line in out.splitlines() if MESSAGE.search(line) and not NOISE.search(line)]]
         if not found:
             found = re.findall(r"^make.*\*\*\* .*", out, re.M)[:1]
