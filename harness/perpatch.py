@@ -85,8 +85,7 @@ class Build:
         # Objects are beside the trees; ccache repeats what it saw in the one about those of the other.
         found = [re.sub(re.escape(WORK) + r"/(linux|base)/|\.\./(linux|base)/", "", line) for line in self.complaints +
                  [line for line in out.splitlines() if MESSAGE.search(line) and not NOISE.search(line)]]
-        if not found:
-            found = re.findall(r"^make.*\*\*\* .*", out, re.M)[:1]
+        found += re.findall(r"^make.*\*\*\* .*", out, re.M)[:1]
         return {re.sub(r":\d+(?::[\d-]+)?(?=:)", "", line): line for line in found}
 
     def objects(self, paths):
