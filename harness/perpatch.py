@@ -50,9 +50,10 @@ class Build:
         self.what, self.arch, self.config, self.clang, self.tree = what, arch, config, clang, where
         self.out = os.path.join(WORK, what.replace(" ", "-")) + ("" if where == TREE else "-base")
         cross = CROSS if arch == "arm64" else ""
+        # One command's output after the other's, or their lines are mixed.
         # kernel-doc is a check of its own, so that it is not told for each object.
-        self.args = ["make", "-k", f"-j{os.cpu_count()}", "-C", where, f"O={self.out}", f"ARCH={arch}", "W=1",
-                     "KBUILD_BUILD_TIMESTAMP=@0", "cmd_checkdoc="]
+        self.args = ["make", "-k", "-Otarget", f"-j{os.cpu_count()}", "-C", where, f"O={self.out}", f"ARCH={arch}",
+                     "W=1", "KBUILD_BUILD_TIMESTAMP=@0", "cmd_checkdoc="]
         self.args += ["LLVM=1", "CC=ccache clang"] if clang else [f"CROSS_COMPILE={cross}", f"CC=ccache {cross}gcc"]
         self.compiled = set()           # files of the series that have been compiled once
         self.complaints = []            # of Kconfig
