@@ -27,8 +27,10 @@ def _checked(o, series, what, paths, *args):
     """One of the checkers that make runs beside the compiler, on these files."""
     on = series.always[0]
     b = Build(what, on.arch, on.config)
-    b.args += ["C=2", *args]
     with step(what):
+        # What make compiles before anything else is not to be checked.
+        b.messages(["prepare"])
+        b.args += ["C=1", *args]
         o.check(what, series.new(b, b.objects([p for p in paths if not re.match(r"arch/(?!arm64/)", p)])))
 
 
@@ -82,7 +84,9 @@ def check(series):
     _context_analysis(o, series)
     _checked(o, series, "arm64 sparse", _code(series))
     _checked(o, series, "arm64 coccicheck", [p for p in series.own if p.endswith(".c")],
-             f"CHECK={TREE}/scripts/coccicheck", "MODE=report")
+             f"CHECK={TREE}/scripts/coccicheck", "MODE=report",
+             # What spatch says of the scripts themselves.
+             f"DEBUG_FILE={log_path('coccicheck debug')}")
     _includes(o, series)
     _html(o, series)
     return o
