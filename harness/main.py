@@ -74,6 +74,7 @@ def variations(stack):
 def workloads(stack):
     for map_ in kernel.MAPS:
         with step(f"workload, MAP={map_}"):
+            # With 1 s, as in the matrix, uffd-unit-tests would be left out.
             yield boot.boot(kernel.Kernel(stack), "enforce", map_, "workload", 2)
 
 
