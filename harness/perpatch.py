@@ -36,8 +36,11 @@ LESS = re.compile(r"^CONFIG_(?:NET|UNIX|PERF_EVENTS|DAMON\w*|AIO|KSM|SYSVIPC|CPU
 X86 = "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_PRINTK=y\nCONFIG_BUG=y\n"
 # Of compilers, linkers and checkers; coccinelle gives a range of columns and a text.
 MESSAGE = re.compile(r"\b(?:error|warning|WARNING|ERROR): |undefined reference|^\S+\.[ch]:\d+:\d+-\d+: ")
-# Messages about the .config that is written here, and about single targets.
-NOISE = re.compile(r"override: reassigning|(?:overriding|ignoring old) recipe")
+# Messages about the .config that is written here, and about single targets; and the
+# .gitignore at the root of the base ignores those in the folders, which make then says of a new one.
+NOISE = re.compile(r"override: reassigning|(?:overriding|ignoring old) recipe|/\.gitignore: warning: ignored by one of")
+# What is compiled, when the message is about a file that it includes.
+INCLUDES = re.compile(r"^(?:In file included| +) from (\S+\.[cS]):\d", re.M)
 # A change of such a file reaches code that it does not name.
 HEADER = re.compile(r"include/.*\.h$")
 CONFIGURES = re.compile(r"Kconfig[^/]*$|Makefile$")
@@ -56,11 +59,14 @@ class Build:
                      "W=1", "KBUILD_BUILD_TIMESTAMP=@0", "cmd_checkdoc="]
         self.args += ["LLVM=1", "CC=ccache clang"] if clang else [f"CROSS_COMPILE={cross}", f"CC=ccache {cross}gcc"]
         self.compiled = set()           # files of the series that have been compiled once
+        self.including = set()          # files whose compiler told of what they include
         self.complaints = []            # of Kconfig
         self.configured = None
 
     def _make(self, *targets, check=False):
-        return run([*self.args, *targets], log=f"check {self.what}", check=check)
+        out = run([*self.args, *targets], log=f"check {self.what}", check=check)
+        # Objects are beside the trees; ccache repeats what it saw in the one about those of the other.
+        return re.sub(re.escape(WORK) + r"/(linux|base)/|\.\./(linux|base)/", "", out)
 
     def configure(self):
         """tinyconfig and what this tree knows of the rest; again only if a Kconfig changed."""
@@ -83,9 +89,9 @@ class Build:
         """What make says about these, by what is the same if lines move."""
         self.configure()
         out = self._make(*targets)
-        # Objects are beside the trees; ccache repeats what it saw in the one about those of the other.
-        found = [re.sub(re.escape(WORK) + r"/(linux|base)/|\.\./(linux|base)/", "", line) for line in self.complaints +
-                 [line for line in out.splitlines() if MESSAGE.search(line) and not NOISE.search(line)]]
+        self.including |= set(INCLUDES.findall(out))
+        found = self.complaints + [line for line in out.splitlines()
+                                   if MESSAGE.search(line) and not NOISE.search(line)]
         told = {re.sub(r":\d+(?::[\d-]+)?(?=:)", "", line): line for line in found}
         stopped = re.search(r"^make.*\*\*\* .*", out, re.M)
         return {**told, "make": stopped[0]} if stopped else told
@@ -199,7 +205,7 @@ class Series:
                 _worktree(BASE, "origin/base")
                 before = Build(b.what, b.arch, b.config, b.clang, where=BASE)
                 before.args += b.args[len(before.args):]
-                files = sorted(p for p in files | set(SAMPLE) if os.path.exists(os.path.join(BASE, p)))
+                files = sorted(p for p in files | b.including | set(SAMPLE) if os.path.exists(os.path.join(BASE, p)))
                 known.update(before.messages([*before.objects(files), "misc-check"]))
                 # That make failed is never the same: a checker that does not work would find nothing.
                 known.pop("make", None)

@@ -134,18 +134,15 @@ static int run_on(struct kunit *test, int cpu, int (*fn)(struct remote *r))
 /* Pin the test to the CPU it is on, and name another one that is online. */
 static void pin(struct kunit *test, int *here, int *other)
 {
-	int cpu;
-
 	KUNIT_ASSERT_EQ(test, 0,
 			set_cpus_allowed_ptr(current, cpumask_of(raw_smp_processor_id())));
 	*here = raw_smp_processor_id();
 	if (!other)
 		return;
 
-	cpu = cpumask_any_but(cpu_online_mask, *here);
-	if (cpu >= nr_cpu_ids)
+	*other = cpumask_any_but(cpu_online_mask, *here);
+	if (*other >= nr_cpu_ids)
 		kunit_skip(test, "needs a second CPU");
-	*other = cpu;
 }
 
 /* -- One thread ----------------------------------------------------------- */
