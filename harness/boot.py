@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Boot a kernel with a busybox userland: checks, or a shell."""
-import importlib
 import os
 import re
 import shutil
@@ -33,8 +32,7 @@ def initramfs(k, machine=None):
 
 
 def command(k, mode, map_, append="", initrd=None, memory=1024):
-    os.environ["MAP"] = map_
-    q = importlib.reload(qemu_arm64).QEMU_ARCH
+    q = qemu_arm64.machine(map_)
     args = q.kernel_command_line + (f" kpkeys={mode}" if mode != "enforce" else "")
     # The suites are kunit.py's; here the kernel is to reach its userland, which
     # runs one of them once more. An oops may leave it unable to.

@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 TOP = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 HARNESS = os.path.join(TOP, "harness")
@@ -81,6 +83,12 @@ def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None)
     return out
 
 
+def two_at_once(function, items):
+    """Much of what make and an emulator do keeps one CPU busy, and there are more."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(function, items))
+
+
 def git(*args, cwd=LINUX, **kw):
     return run(["git", *args], cwd=cwd, **kw)
 
@@ -104,7 +112,7 @@ class Record:
     """
 
     def __init__(self, path):
-        self.path, self.entries = path, {}
+        self.path, self.entries, self.writing = path, {}, threading.Lock()
         if os.path.exists(path):
             with open(path) as f:
                 self.entries = json.load(f)
@@ -114,11 +122,12 @@ class Record:
         return entry["value"] if entry and entry["key"] == key else None
 
     def put(self, name, key, value):
-        self.entries[name] = {"key": key, "value": value}
-        # Whole or not at all, or an interruption here would cost all of it.
-        with open(self.path + ".new", "w") as f:
-            json.dump(self.entries, f)
-        os.replace(self.path + ".new", self.path)
+        with self.writing:
+            self.entries[name] = {"key": key, "value": value}
+            # Whole or not at all, or an interruption here would cost all of it.
+            with open(self.path + ".new", "w") as f:
+                json.dump(self.entries, f)
+            os.replace(self.path + ".new", self.path)
 
 
 def key_of(text, *patterns):

@@ -4,12 +4,14 @@ import glob
 import os
 import re
 import shutil
+import threading
 
 from common import CROSS, Fail, HARNESS, run
 
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
 LOADER = "ld-linux-aarch64.so.1"
+_in_source = threading.Lock()                # what some makefiles write beside their sources
 EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
@@ -36,9 +38,10 @@ def selftests(k):
     log = f"selftests {k.name}"
     run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
     # What needs libraries that are not there does not build; init says so.
-    run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", os.path.join(k.tree, "tools/testing/selftests/mm"),
-         "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
-         f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
+    with _in_source:
+        run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", os.path.join(k.tree, "tools/testing/selftests/mm"),
+             "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
+             f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
     return out
 
 

@@ -8,7 +8,7 @@ command line ("args:") and the emulator ("qemu:") get, which compiler builds it
 and which programs of harness/userland run in boots of their own ("boots:").
 
 A run that passed is not repeated for the same tree and configuration, so that a
-matrix that was interrupted goes on where it was.
+matrix that was interrupted goes on where it was. Two cells are at work at a time.
 """
 import glob
 import os
@@ -19,7 +19,7 @@ import boot
 import kernel
 import matrixreport
 import tree
-from common import BUILD, Fail, HARNESS, LINUX, Record, git, key_of, save_result, step, table
+from common import BUILD, Fail, HARNESS, LINUX, Record, git, key_of, save_result, step, table, two_at_once
 
 FOLDER = os.path.join(HARNESS, "matrix")
 DONE = os.path.join(BUILD, "matrix-runs.json")
@@ -47,7 +47,7 @@ class Cell:
 
     def kernel(self, stack):
         return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
-                             compiler=self.compiler, qemu=self.qemu, times=self.times)
+                             compiler=self.compiler, qemu=self.qemu, times=2 * self.times)
 
 
 def cells(name=None):
@@ -138,11 +138,15 @@ def run(stack, name=None):
     done = Done(git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip())
     outcomes, rows, whole = [], [], {}
     _remains(chosen, done)
-    for c in chosen:
+
+    def cell(c):
         found = [o for o in (done.get(c, what) for what in c.runs) if o]
         if len(found) < len(c.runs):
             with step(f"matrix {c.name}: {c.what}"):
                 found += _run(c, stack, done)
+        return found
+
+    for c, found in zip(chosen, two_at_once(cell, chosen)):
         outcomes += found
         rows.append([c.name, c.what, f"{sum(not o.failed for o in found)}/{len(c.runs)}",
                      *(sum(len(getattr(o, w)) for o in found) for w in ("passed", "failed", "skipped")),

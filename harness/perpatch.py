@@ -6,7 +6,6 @@ harness/planted/ breaks on purpose: what is planted must turn red at its patch.
 A message counts if the base does not have it. The base is asked only when
 there is a message.
 """
-import concurrent.futures
 import glob
 import os
 import re
@@ -16,7 +15,7 @@ import threading
 import base
 import kernel
 import tree
-from common import BUILD, CROSS, Fail, HARNESS, LINUX, Record, git, key_of, limit, run, step
+from common import BUILD, CROSS, Fail, HARNESS, LINUX, Record, git, key_of, limit, run, step, two_at_once
 
 WORK = os.path.join(BUILD, "check")
 TREE = os.path.join(WORK, "linux")
@@ -155,12 +154,6 @@ def commits_of(stack):
     return git("rev-list", "--reverse", f"origin/base..{tree.assemble(stack)}").split()
 
 
-def _two_at_once(function, items):
-    """Much of what make does before it compiles anything is done by one CPU."""
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return list(pool.map(function, items))
-
-
 class Series:
     """The commits, one after the other, and what is known of them."""
 
@@ -220,7 +213,7 @@ class Series:
             targets = self._targets(b, paths)
             return (b.what, self.new(b, targets)) if targets else None
 
-        for result in filter(None, _two_at_once(build, builds_)):
+        for result in filter(None, two_at_once(build, builds_)):
             o.check(f"{result[0]}: {subject}", result[1])
         code = [p for p in paths if p.endswith((".c", ".h"))]
         if code:
@@ -275,7 +268,7 @@ class Series:
     def _whole(self, commit, paths, builds_):
         """The whole kernel at a commit: it links, and the suites that there are pass."""
         subject = _subject(commit)
-        for b, why in zip(builds_, _two_at_once(lambda b: self.new(b, ["all"]), builds_)):
+        for b, why in zip(builds_, two_at_once(lambda b: self.new(b, ["all"]), builds_)):
             self.o.check(f"whole, {b.what}: {subject}", why)
         if any(re.match(r"lib/tests/|mm/|arch/arm64/", p) for p in paths):
             k = kernel.Kernel(self.stack, work=WORK)

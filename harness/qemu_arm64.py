@@ -14,11 +14,15 @@ except ImportError:
     QemuArchParams = namedtuple("QemuArchParams", "linux_arch kconfig qemu_arch kernel_path "
                                 "kernel_command_line extra_qemu_params")
 
-CPU = "max" + (",midr=0x410fd8e0" if os.environ.get("MAP") == "block" else "")
 
-QEMU_ARCH = QemuArchParams(
-    linux_arch="arm64", kconfig="", qemu_arch="aarch64",
-    kernel_path="arch/arm64/boot/Image",
-    # Without panic=-1 a kernel that panics would never end.
-    kernel_command_line="console=ttyAMA0 earlycon panic=-1",
-    extra_qemu_params=["-machine", "virt,gic-version=3", "-cpu", CPU, "-smp", "4"])
+def machine(map_):
+    cpu = "max" + (",midr=0x410fd8e0" if map_ == "block" else "")
+    return QemuArchParams(
+        linux_arch="arm64", kconfig="", qemu_arch="aarch64",
+        kernel_path="arch/arm64/boot/Image",
+        # Without panic=-1 a kernel that panics would never end.
+        kernel_command_line="console=ttyAMA0 earlycon panic=-1",
+        extra_qemu_params=["-machine", "virt,gic-version=3", "-cpu", cpu, "-smp", "4"])
+
+
+QEMU_ARCH = machine(os.environ.get("MAP"))
