@@ -19,7 +19,7 @@ import boot
 import kernel
 import matrixreport
 import tree
-from common import BUILD, Fail, HARNESS, LINUX, Record, git, key_of, save_result, step, table, two_at_once
+from common import BUILD, Fail, HARNESS, LINUX, Record, key_of, run as run_command, save_result, step, table, two_at_once
 
 FOLDER = os.path.join(HARNESS, "matrix")
 DONE = os.path.join(BUILD, "matrix-runs.json")
@@ -63,10 +63,10 @@ def _name(cell, what):
 
 
 class Done:
-    """The outcomes that need not be had again, of the tree @commit."""
+    """The outcomes that need not be had again, of the kernel @sources."""
 
-    def __init__(self, commit):
-        self.commit, self.record = commit, Record(DONE)
+    def __init__(self, sources):
+        self.sources, self.record = sources, Record(DONE)
 
     def _key(self, cell, program):
         """The kernel, and what runs there and is expected of it."""
@@ -74,7 +74,7 @@ class Done:
         if program != KUNIT:
             files.append("userland/init")
             files += ["machines.py", "userland/*", "hotplug/*"] if program else []
-        return key_of(self.commit + cell.config, *files)
+        return key_of(self.sources + cell.config, *files)
 
     def _value(self, cell, what):
         return self.record.get(_name(cell, what), self._key(cell, what[-1]))
@@ -131,11 +131,16 @@ def _remains(chosen, done):
           (f", without {' '.join(unknown)}: not in harness/matrix/REPORT.md yet" if unknown else ""))
 
 
+def _sources():
+    """What names all that is compiled into a kernel: a change of a text, or of a tool, costs no hours."""
+    return run_command(["sh", "-c", matrixreport.SOURCES], cwd=LINUX).split()[0]
+
+
 def run(stack, name=None):
     """Outcomes of the cells; what passed earlier is counted, not repeated."""
     chosen = cells(name)
     tree.make(stack)
-    done = Done(git("rev-parse", "HEAD^{tree}", cwd=LINUX).strip())
+    done = Done(_sources())
     outcomes, rows, whole = [], [], {}
     _remains(chosen, done)
 
@@ -158,5 +163,5 @@ def run(stack, name=None):
     print()
     table(head, rows)
     if whole:
-        matrixreport.write([c.name for c in cells()], whole, done.commit)
+        matrixreport.write([c.name for c in cells()], whole, done.sources)
     return outcomes
