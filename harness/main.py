@@ -168,7 +168,7 @@ def do_faults(stack):
 
 def do_proofs(stack):
     tree.make(stack)
-    return proofs.run_all()
+    return proofs.run_all(whole=True)
 
 
 def do_fuzz(stack):

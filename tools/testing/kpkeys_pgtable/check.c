@@ -106,6 +106,12 @@ static unsigned int next_demand(void)
 	return CHUNK_MAX_DEMAND;
 }
 
+/* With the pages of the parked chunk there will be a full reserve, and more than that. */
+static bool parked_nets_pages(void)
+{
+	return refill_reserve.nr - next_demand() + chunk_pages(parked) > CHUNK_MAX_DEMAND;
+}
+
 /*
  * Check where all pages are. Nobody else runs; the caller has found() what it
  * holds after check_begin().
@@ -158,6 +164,7 @@ static void check_end(void)
 	CHECK(stats.taken == stats.cached + stats.reserved + stats.in_use + stats.parked +
 			     stats.leaked);
 	CHECK(refill_reserve.nr >= next_demand());
+	CHECK(!parked || parked_nets_pages());
 }
 
 /* As at boot, before kpkeys_pgtable_cache_init(). */

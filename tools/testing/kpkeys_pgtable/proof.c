@@ -4,25 +4,30 @@
  * within the bounds of the model, does one thing, in which anything that can fail
  * does or does not, and asserts the invariants of what comes out.
  *
- * What pointers depend on is enumerated, by FOR_ANY(), so that they are constants:
- * where chunks are, and which tables the direct map has. All else is left open.
+ * Paths are followed one by one (--paths), so that all pointers are constants. What
+ * they depend on is any(): where chunks are, how the direct map is split, what fails.
  * The chunks are in the first half of the memory; pages that the cache has already
  * are in the second.
  */
 #include "shim.h"
 
 bool nondet_bool(void);
-unsigned int nondet_uint(void);
 
 #include "model.c"
 #include "cache.h"
 
-#define assume(cond)	__CPROVER_assume(cond)
 #define assert_that(cond, what)	__CPROVER_assert(cond, what)
 
-/* A branch for each value. It ends by done(), and never meets the others again. */
-#define FOR_ANY(i, max)	for ((i) = 0; (i) <= (max); (i)++) if (nondet_bool())
-#define done()		assume(false)
+/* Each of 0 to @max, in a path of its own. */
+static unsigned int any(unsigned int max)
+{
+	unsigned int i;
+
+	for (i = 0; i < max && nondet_bool(); i++)
+		;
+
+	return i;
+}
 
 #define NR_FREE		(MODEL_NR_PAGES / 2)
 
@@ -67,7 +72,7 @@ static struct page *any_table(unsigned int i)
 }
 
 /* The tables of the first half: none at all, or that of PMDs and any of those below. */
-#define NR_PMDS		(1U << (MODEL_PUD_ORDER - MODEL_PMD_ORDER))
+#define NR_PMDS		(NR_FREE >> MODEL_PMD_ORDER)
 #ifndef MAX_TABLES
 #define MAX_TABLES	(1U << NR_PMDS)
 #endif
@@ -89,18 +94,28 @@ static void start(unsigned int tables)
 			model.pte_table[i] = any_table(1 + i);
 	}
 	/* A group with a table in it has lost the hint. */
-	model.pmd_cont[0] = tables < 2 && nondet_bool();
-	for (i = 0; i < ARRAY_SIZE(model.pte_cont); i++)
-		model.pte_cont[i] = nondet_bool();
+	model.pmd_cont[0] = tables == 1 && any(1);
+	for (i = 0; i < NR_FREE >> MODEL_CONT_ORDER; i++)
+		model.pte_cont[i] = model.pte_table[i >> (MODEL_PMD_ORDER - MODEL_CONT_ORDER)] && any(1);
 }
 
-/* The reserve has @nr pages, from a chunk that is long gone. */
+/* The reserve has @nr pages, each from a chunk of its own. */
 static void any_reserve(unsigned int nr)
 {
+	static struct chunk chunks[CHUNK_MAX_DEMAND];
 	unsigned int i;
 
-	for (i = 0; i < nr; i++)
-		kpkeys_split_reserve_add(&refill_reserve, take_page_away(i));
+	for (i = 0; i < nr; i++) {
+		struct page *page = take_page_away(i);
+
+		INIT_LIST_HEAD(&chunks[i].node);
+		INIT_LIST_HEAD(&chunks[i].free);
+		chunks[i].pfn = page_to_pfn(page);
+		rb_add(&chunks[i].rb, &cache.chunks, chunk_less);
+		model.nr_objects++;
+		model.pkey[page_to_pfn(page)] = KPKEYS_PKEY_PGTABLES;
+		kpkeys_split_reserve_add(&refill_reserve, page);
+	}
 	cache.stats.taken += nr;
 }
 
@@ -125,66 +140,59 @@ static void one_refill(void)
 	check();
 }
 
+/* Where a block of this order may be. */
+static unsigned long anywhere(unsigned int order)
+{
+	return any((NR_FREE >> order) - 1) << order;
+}
+
 /* A refill with a new chunk, which may be anywhere. */
 void prove_refill(void)
 {
-	unsigned int tables, fail;
-	unsigned long where;
+	unsigned int fail = any(ARRAY_SIZE(chunk_orders));
 
-	FOR_ANY(tables, MAX_TABLES) FOR_ANY(where, NR_FREE - 1)
-	FOR_ANY(fail, ARRAY_SIZE(chunk_orders)) {
-		/* Where the first chunk can be for which there is memory. */
-		if (where & ((1 << (fail < ARRAY_SIZE(chunk_orders) ? chunk_orders[fail] :
-				    MODEL_PUD_ORDER)) - 1))
-			done();
-		start(tables);
-		any_reserve(CHUNK_MAX_DEMAND);
-		model_ctx.hint = where;
-		nr_fail_alloc = fail;
-		one_refill();
-		done();
-	}
+	start(any(MAX_TABLES));
+	any_reserve(CHUNK_MAX_DEMAND);
+	nr_fail_alloc = fail;
+	/* The first chunk for which there is memory. */
+	model_ctx.hint = anywhere(fail < ARRAY_SIZE(chunk_orders) ? chunk_orders[fail] : MODEL_PUD_ORDER);
+	one_refill();
 }
 
-/* A chunk anywhere, of one of the orders. */
-static struct chunk *any_chunk(unsigned int order, unsigned long where)
+/* A chunk of any order, anywhere. */
+static struct chunk *any_chunk(void)
 {
+	unsigned int order = chunk_orders[any(ARRAY_SIZE(chunk_orders) - 1)];
 	struct chunk *chunk;
 
-	model_ctx.hint = where;
-	chunk = chunk_alloc_order(GFP_KERNEL, chunk_orders[order]);
+	model_ctx.hint = anywhere(order);
+	chunk = chunk_alloc_order(GFP_KERNEL, order);
 	cache.stats.taken += chunk_pages(chunk);
 
 	return chunk;
 }
 
-/* A refill after one that failed: any reserve that covers the chunk that is parked. */
+/*
+ * A refill after one that failed: any reserve that covers the chunk that is parked, and
+ * has as much as is missing there, so that it nets pages.
+ */
 void prove_refill_parked(void)
 {
-	unsigned int tables, order, nr;
-	unsigned long where;
+	unsigned int nr = any(CHUNK_MAX_DEMAND), i;
 
-	FOR_ANY(tables, MAX_TABLES) FOR_ANY(order, ARRAY_SIZE(chunk_orders) - 1)
-	FOR_ANY(where, NR_FREE - 1) FOR_ANY(nr, CHUNK_MAX_DEMAND) {
-		unsigned int i;
-
-		if (where & ((1 << chunk_orders[order]) - 1))
-			done();
-		start(tables);
-		parked = any_chunk(order, where);
-		cache.stats.parked = chunk_pages(parked);
-		/* Its pkey may have been set in part. */
-		for (i = 0; i < chunk_pages(parked); i++)
-			model.pkey[where + i] = nondet_bool();
-		if (nr < next_demand())
-			done();
-		any_reserve(nr);
-		/* Another one is allocated in vain, or there is none. */
-		model_ctx.hint = where ^ (1 << MODEL_PMD_ORDER);
-		nr_fail_alloc = nr ? 0 : ARRAY_SIZE(chunk_orders);
-		one_refill();
-		done();
-	}
+	start(any(MAX_TABLES));
+	parked = any_chunk();
+	cache.stats.parked = chunk_pages(parked);
+	/* Its pkey may have been set in part. */
+	for (i = 0; i < chunk_pages(parked); i++)
+		model.pkey[parked->pfn + i] = nondet_bool();
+	any_reserve(nr);
+	if (nr < next_demand() || !parked_nets_pages())
+		return;
+	/* Another one is allocated in vain, or there is none. */
+	model_ctx.hint = parked->pfn ^ (1 << MODEL_PMD_ORDER);
+	nr_fail_alloc = nr ? 0 : ARRAY_SIZE(chunk_orders);
+	one_refill();
 }
 
 /* A chunk that is free is given back, or leaked if that fails. Pages go out and come back. */
@@ -192,79 +200,68 @@ void prove_give_back(void)
 {
 	struct page *page, *other;
 	struct chunk *chunk;
-	unsigned int order;
-	unsigned long where;
+	unsigned int i;
+	bool change;
 
-	FOR_ANY(order, ARRAY_SIZE(chunk_orders) - 1) FOR_ANY(where, NR_FREE - 1) {
-		unsigned int i;
-		bool change;
+	start(any(MAX_TABLES));
+	any_reserve(CHUNK_MAX_DEMAND);
+	chunk = any_chunk();
+	range_demand(chunk->pfn, chunk_pages(chunk), &change);
+	if (change)
+		return;
+	for (i = 0; i < chunk_pages(chunk); i++)
+		model.pkey[chunk->pfn + i] = KPKEYS_PKEY_PGTABLES;
+	model_mutex_lock(&refill_mutex);
+	chunk_stock(chunk, 0);
+	model_mutex_unlock(&refill_mutex);
+	check();
 
-		if (where & ((1 << chunk_orders[order]) - 1))
-			done();
-		start(MAX_TABLES);
-		any_reserve(CHUNK_MAX_DEMAND);
-		chunk = any_chunk(order, where);
-		range_demand(where, chunk_pages(chunk), &change);
-		assume(!change);
-		for (i = 0; i < chunk_pages(chunk); i++)
-			model.pkey[where + i] = KPKEYS_PKEY_PGTABLES;
-		model_mutex_lock(&refill_mutex);
-		chunk_stock(chunk, 0);
-		model_mutex_unlock(&refill_mutex);
-		check();
+	page = take_page(0);
+	assert_that(page, "there is one");
+	other = take_page(0);
+	assert_that(page != other, "a page is handed out once");
+	check_begin();
+	found(page, HELD);
+	if (other)
+		found(other, HELD);
+	check_end();
+	assert_that(!detach_free_chunk(0, ULONG_MAX, 0), "it is in use");
+	if (other)
+		kpkeys_pgtable_cache_free(other);
+	assert_that(kpkeys_pgtable_cache_free(page), "it is taken back");
+	check();
 
-		page = take_page(0);
-		assert_that(page, "there is one");
-		other = take_page(0);
-		assert_that(page != other, "a page is handed out once");
-		check_begin();
-		found(page, HELD);
-		if (other)
-			found(other, HELD);
-		check_end();
-		assert_that(!detach_free_chunk(0, ULONG_MAX, 0), "it is in use");
-		if (other)
-			kpkeys_pgtable_cache_free(other);
-		assert_that(kpkeys_pgtable_cache_free(page), "it is taken back");
-		check();
-
-		chunk = detach_free_chunk(0, ULONG_MAX, 0);
-		assert_that(chunk, "a free chunk is found");
-		chunk_give_back(chunk);
-		check();
-		done();
-	}
+	chunk = detach_free_chunk(0, ULONG_MAX, 0);
+	assert_that(chunk, "a free chunk is found");
+	chunk_give_back(chunk);
+	check();
 }
 
 /* After a fill of n that succeeds, n takes do, and a failed one loses nothing. */
 void prove_fill(void)
 {
-	unsigned int n, there, fail, i;
+	struct kpkeys_split_reserve reserve = KPKEYS_SPLIT_RESERVE_INIT(reserve);
+	unsigned int n = any(4), there = any(2), fail = any(5), i;
+	struct page *page;
+	int ret;
 
-	FOR_ANY(n, 4) FOR_ANY(there, 2) FOR_ANY(fail, 5) {
-		struct kpkeys_split_reserve reserve = KPKEYS_SPLIT_RESERVE_INIT(reserve);
-		struct page *page;
-		int ret;
-
-		start(0);
-		model.use_cache = false;
-		for (i = 0; i < there; i++)
-			kpkeys_split_reserve_add(&reserve, take_page_away(i));
-		fill_fails_at = fail;
-		ret = kpkeys_split_reserve_fill(&reserve, n);
-		assert_that(!ret == (reserve.nr >= n), "fill keeps its promise");
-		if (ret)
-			assert_that(reserve.nr == there + fail - 1, "a failed fill keeps all");
-		for (i = 0; i < n && !ret; i++) {
-			page = pagetable_alloc_split(&reserve);
-			assert_that(page, "a take after a fill succeeds");
-			assert_that(page->refcount == 1, "what was taken is nobody else's");
-			page->refcount = 2;
-		}
-		kpkeys_split_reserve_return(&reserve);
-		assert_that(!reserve.nr && list_empty(&reserve.pages), "nothing is left");
-		for (i = 0; i < MODEL_NR_PAGES; i++)
-			assert_that(model.buddy[i] == !mem_map[i].refcount, "all others are back");
-		done();
+	start(0);
+	model.use_cache = false;
+	for (i = 0; i < there; i++)
+		kpkeys_split_reserve_add(&reserve, take_page_away(i));
+	fill_fails_at = fail;
+	ret = kpkeys_split_reserve_fill(&reserve, n);
+	assert_that(!ret == (reserve.nr >= n), "fill keeps its promise");
+	if (ret)
+		assert_that(reserve.nr == there + fail - 1, "a failed fill keeps all");
+	for (i = 0; i < n && !ret; i++) {
+		page = pagetable_alloc_split(&reserve);
+		assert_that(page, "a take after a fill succeeds");
+		assert_that(page->refcount == 1, "what was taken is nobody else's");
+		page->refcount = 2;
 	}
+	kpkeys_split_reserve_return(&reserve);
+	assert_that(!reserve.nr && list_empty(&reserve.pages), "nothing is left");
+	for (i = 0; i < MODEL_NR_PAGES; i++)
+		assert_that(model.buddy[i] == !mem_map[i].refcount, "all others are back");
 }
