@@ -55,7 +55,7 @@ proofs: ## the cache and the reserve in user space: sanitizers, fuzzer, model ch
 fuzz: ## a long run of the fuzzer (SECONDS=n, an hour if not set); the corpus keeps what it finds
 	@FUZZ_SECONDS="$(SECONDS)" harness/enter python3 harness/main.py fuzz
 
-matrix: ## suites, boots and the workload on all configurations of harness/matrix (CELL=name for one); goes on where it was
+matrix: ## suites, boots and the workload on all configurations of harness/matrix (CELL="name ..." for some); goes on where it was
 	$(HARNESS) matrix
 
 shell: ## the same kernel with a shell on the console (leave by Ctrl-A X)

@@ -180,7 +180,7 @@ def do_fuzz(stack):
 
 
 def do_matrix(stack):
-    return matrix.run(stack, name=os.environ.get("CELL"))
+    return matrix.run(stack, os.environ.get("CELL"))
 
 
 def do_shell(stack):

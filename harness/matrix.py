@@ -50,12 +50,14 @@ class Cell:
                              compiler=self.compiler, qemu=self.qemu, times=2 * self.times)
 
 
-def cells(name=None):
-    found = [Cell(p) for p in sorted(glob.glob(FOLDER + "/*.config"))]
-    chosen = [c for c in found if not name or c.name == name]
-    if not chosen:
-        raise Fail(f"CELL={name} is unknown; it is one of: {' '.join(c.name for c in found)}")
-    return chosen
+def cells(names=None):
+    """All, or those that @names has, in its order."""
+    found = {c.name: c for c in map(Cell, sorted(glob.glob(FOLDER + "/*.config")))}
+    names = names.split() if names else found
+    for name in names:
+        if name not in found:
+            raise Fail(f"CELL={name} is unknown; it is one of: {' '.join(found)}")
+    return [found[name] for name in names]
 
 
 def _name(cell, what):
@@ -136,9 +138,9 @@ def _sources():
     return run_command(["sh", "-c", matrixreport.SOURCES], cwd=LINUX).split()[0]
 
 
-def run(stack, name=None):
+def run(stack, names=None):
     """Outcomes of the cells; what passed earlier is counted, not repeated."""
-    chosen = cells(name)
+    chosen = cells(names)
     tree.make(stack)
     done = Done(_sources())
     outcomes, rows, whole = [], [], {}
