@@ -95,8 +95,10 @@ static void start(unsigned int tables)
 	}
 	/* A group with a table in it has lost the hint. */
 	model.pmd_cont[0] = tables == 1 && any(1);
-	for (i = 0; i < NR_FREE >> MODEL_CONT_ORDER; i++)
-		model.pte_cont[i] = model.pte_table[i >> (MODEL_PMD_ORDER - MODEL_CONT_ORDER)] && any(1);
+	for (i = 0; i < NR_FREE >> MODEL_CONT_ORDER; i++) {
+		if (model.pte_table[i >> (MODEL_PMD_ORDER - MODEL_CONT_ORDER)])
+			model.pte_cont[i] = any(1);
+	}
 }
 
 /* The reserve has @nr pages, each from a chunk of its own. */
@@ -154,8 +156,9 @@ void prove_refill(void)
 	start(any(MAX_TABLES));
 	any_reserve(CHUNK_MAX_DEMAND);
 	nr_fail_alloc = fail;
-	/* The first chunk for which there is memory. */
-	model_ctx.hint = anywhere(fail < ARRAY_SIZE(chunk_orders) ? chunk_orders[fail] : MODEL_PUD_ORDER);
+	/* The first chunk for which there is memory, if there is one. */
+	if (fail < ARRAY_SIZE(chunk_orders))
+		model_ctx.hint = anywhere(chunk_orders[fail]);
 	one_refill();
 }
 
