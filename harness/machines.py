@@ -138,7 +138,8 @@ class Efi(Machine):
     def arguments(self):
         if not os.path.exists(EFI):
             raise Fail(f"{EFI} is missing in the toolchain root: see harness/packages")
-        return ["-bios", EFI]
+        # Or the firmware hands over ACPI tables instead of the device tree, which is all that the kernel reads.
+        return ["-machine", "acpi=off", "-bios", EFI]
 
 
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
