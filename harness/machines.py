@@ -11,7 +11,6 @@ from common import CROSS, Fail, HARNESS, run
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
 LOADER = "ld-linux-aarch64.so.1"
-_in_source = threading.Lock()                # what some makefiles write beside their sources
 EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
@@ -29,6 +28,9 @@ def _libraries(program):
             found[name] = have[name]
             todo.append(have[name])
     return found.values()
+
+
+_in_source = threading.Lock()               # selftests/mm writes what it finds out beside its sources
 
 
 def selftests(k):

@@ -46,6 +46,7 @@ class Cell:
                             for program in head.get("boots", "").split()]
 
     def kernel(self, stack):
+        # Another cell is at work beside it.
         return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
                              compiler=self.compiler, qemu=self.qemu, times=2 * self.times)
 
@@ -53,7 +54,7 @@ class Cell:
 def cells(names=None):
     """All, or those that @names has, in its order."""
     found = {c.name: c for c in map(Cell, sorted(glob.glob(FOLDER + "/*.config")))}
-    names = names.split() if names else found
+    names = list(dict.fromkeys((names or "").split())) or found
     for name in names:
         if name not in found:
             raise Fail(f"CELL={name} is unknown; it is one of: {' '.join(found)}")

@@ -58,7 +58,8 @@ class Build:
                      "W=1", "KBUILD_BUILD_TIMESTAMP=@0", "cmd_checkdoc="]
         self.args += ["LLVM=1", "CC=ccache clang"] if clang else [f"CROSS_COMPILE={cross}", f"CC=ccache {cross}gcc"]
         self.compiled = set()           # files of the series that have been compiled once
-        self.including = set()          # files whose compiler told of what they include
+        # What the last make compiled when it had a message about a file that is included there.
+        self.including = set()
         self.complaints = []            # of Kconfig
         self.configured = None
 
@@ -88,7 +89,7 @@ class Build:
         """What make says about these, by what is the same if lines move."""
         self.configure()
         out = self._make(*targets)
-        self.including |= set(INCLUDES.findall(out))
+        self.including = set(INCLUDES.findall(out))
         found = self.complaints + [line for line in out.splitlines()
                                    if MESSAGE.search(line) and not NOISE.search(line)]
         told = {re.sub(r":\d+(?::[\d-]+)?(?=:)", "", line): line for line in found}

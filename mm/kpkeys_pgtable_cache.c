@@ -116,7 +116,9 @@ static DEFINE_MUTEX(refill_mutex);
  * Invariant: whenever refill_mutex is not held, the reserve covers the demand of
  * the next chunk to be tried: that of any new one, as it is filled up from the
  * yield of the last; or that of @parked, which is zero because its split is done
- * or, if that was what failed, still covered.
+ * or, if that was what failed, still covered. What the reserve has lost since is in
+ * the tables of that split, fewer than the pages of @parked: so these fill it up,
+ * and leave some for the cache.
  */
 static struct kpkeys_split_reserve refill_reserve =
 	KPKEYS_SPLIT_RESERVE_INIT(refill_reserve);

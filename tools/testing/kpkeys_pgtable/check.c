@@ -106,7 +106,7 @@ static unsigned int next_demand(void)
 	return CHUNK_MAX_DEMAND;
 }
 
-/* With the pages of the parked chunk there will be a full reserve, and more than that. */
+/* See the invariant of refill_reserve: a full reserve will come of it, and more than that. */
 static bool parked_nets_pages(void)
 {
 	return refill_reserve.nr - next_demand() + chunk_pages(parked) > CHUNK_MAX_DEMAND;

@@ -31,7 +31,7 @@ static unsigned int any(unsigned int max)
 
 #define NR_FREE		(MODEL_NR_PAGES / 2)
 
-/* Everything that can fail, fails, but for what is enumerated. */
+/* Allocations fail as often as the proof says. All else does or does not. */
 static unsigned int nr_fail_alloc, fill_fails_at;
 
 bool model_fails(enum model_fail what)
@@ -175,10 +175,7 @@ static struct chunk *any_chunk(void)
 	return chunk;
 }
 
-/*
- * A refill after one that failed: any reserve that covers the chunk that is parked, and
- * has as much as is missing there, so that it nets pages.
- */
+/* A refill after one that failed, with any reserve that the invariant allows. */
 void prove_refill_parked(void)
 {
 	unsigned int nr = any(CHUNK_MAX_DEMAND), i;
