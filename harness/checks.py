@@ -11,7 +11,7 @@ import kernel
 import perpatch
 import series
 import tree
-from common import BUILD, HARNESS, LINUX, TOP, Fail, run, step
+from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step
 
 
 def _script(path, what):
@@ -38,6 +38,7 @@ def repository(stack):
     o = kernel.Outcome("series")
     with step("round trip, mail, checkpatch, kernel-doc"):
         o.check("make refresh gives back what make tree was made from", tree.round_trip(stack))
+        o.check("all that is put on top of the series applies", _applies())
         try:
             who = ("A Submitter", "submitter@example.org")
             mbox, other = (series.make(stack, version, who) for version in ("1", "2"))
@@ -53,6 +54,18 @@ def repository(stack):
         _kernel_doc(o, stack)
         o.check("costs in Documentation are those of compare/REPORT.md", _costs())
     return o
+
+
+def _applies():
+    """Runs that are left out for want of time would not tell."""
+    try:
+        for other in tree.STACKS:
+            tree.assemble(other)
+    except Fail as e:
+        return str(e)
+    bad = [p for p in sorted(glob.glob(os.path.join(HARNESS, "sabotage", "*.patch")))
+           if git("apply", "--check", p, check=False).strip()]
+    return "sabotage that does not apply: " + " ".join(map(os.path.basename, bad)) if bad else None
 
 
 def _thread(o, mbox, patches, who):

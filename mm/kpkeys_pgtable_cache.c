@@ -96,6 +96,9 @@ struct chunk {
  * a power of two; one all of whose pages are free is among the free chunks. Pages
  * are handed out from the lowest bucket first and from a free chunk last, so that
  * chunks become free.
+ *
+ * Whoever decides whether to refill or to shrink reads stats.cached and
+ * free_chunk_pages without the lock, so each store to them is marked.
  */
 static struct {
 	spinlock_t lock;		/* all of this, and the free pages */
@@ -167,7 +170,7 @@ static void chunk_dequeue(struct chunk *chunk)
 
 	list_del_init(&chunk->node);
 	if (chunk->nr_free == chunk_pages(chunk))
-		cache.free_chunk_pages -= chunk->nr_free;
+		WRITE_ONCE(cache.free_chunk_pages, cache.free_chunk_pages - chunk->nr_free);
 }
 
 /* Put the chunk where its number of free pages says. */
@@ -176,7 +179,7 @@ static void chunk_queue(struct chunk *chunk)
 	lockdep_assert_held(&cache.lock);
 
 	if (chunk->nr_free == chunk_pages(chunk)) {
-		cache.free_chunk_pages += chunk->nr_free;
+		WRITE_ONCE(cache.free_chunk_pages, cache.free_chunk_pages + chunk->nr_free);
 		list_add(&chunk->node, &cache.free_chunks);
 	} else if (chunk->nr_free) {
 		list_add(&chunk->node, &cache.bucket[fls(chunk->nr_free)]);
@@ -192,7 +195,7 @@ static void chunk_put_page(struct chunk *chunk, struct page *page)
 	__SetPageOffline(page);
 	list_add(&page->lru, &chunk->free);
 	chunk->nr_free++;
-	cache.stats.cached++;
+	WRITE_ONCE(cache.stats.cached, cache.stats.cached + 1);
 }
 
 /* A free page, if more than @leave are there. */
@@ -222,7 +225,7 @@ static struct page *take_page(unsigned long leave)
 	chunk_dequeue(chunk);
 	chunk->nr_free--;
 	chunk_queue(chunk);
-	cache.stats.cached--;
+	WRITE_ONCE(cache.stats.cached, cache.stats.cached - 1);
 	cache.stats.in_use++;
 	cache.stats.lowest = min(cache.stats.lowest, cache.stats.cached);
 
@@ -560,7 +563,7 @@ static struct chunk *detach_free_chunk(unsigned long start, unsigned long end,
 	chunk = find_free_chunk(start, end, leave);
 	if (chunk) {
 		chunk_dequeue(chunk);
-		cache.stats.cached -= chunk->nr_free;
+		WRITE_ONCE(cache.stats.cached, cache.stats.cached - chunk->nr_free);
 		cache.stats.taken -= chunk->nr_free;
 		cache.stats.given_back++;
 	}

@@ -68,18 +68,22 @@
 #define fallthrough		__attribute__((__fallthrough__))
 
 #ifdef __SANITIZE_THREAD__
-/*
- * As KCSAN: a marked load may race with plain stores of a word, which are
- * assumed to be atomic.
- */
-static noinline __attribute__((no_sanitize("thread")))
-unsigned long __read_once(const volatile void *p, size_t size)
-{
-	return size == 1 ? *(const volatile u8 *)p :
-	       size == 4 ? *(const volatile u32 *)p : *(const volatile u64 *)p;
-}
+/* As KCSAN with CONFIG_KCSAN_STRICT: both sides of a race are to be marked. */
 #undef READ_ONCE
-#define READ_ONCE(x)		((typeof(x))__read_once(&(x), sizeof(x)))
+#undef WRITE_ONCE
+#define READ_ONCE(x)							\
+	({								\
+		__unqual_scalar_typeof(x) __v;				\
+									\
+		__atomic_load(&(x), &__v, __ATOMIC_RELAXED);		\
+		__v;							\
+	})
+#define WRITE_ONCE(x, val)						\
+	do {								\
+		__unqual_scalar_typeof(x) __v = (val);			\
+									\
+		__atomic_store(&(x), &__v, __ATOMIC_RELAXED);		\
+	} while (0)
 #endif
 
 /* A warning is a failed test, unless the test expects it. */
