@@ -59,7 +59,7 @@ def boot(k, mode, map_, program=None, seconds=0):
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))
     o = kernel.Outcome(what)
-    kernel.health(o, mode, console, time.monotonic() - start >= timeout, log)
+    kernel.health(o, mode, k.races_of_ours(console), time.monotonic() - start >= timeout, log)
     k.expect(o, console, log)
     for result, name, why in re.findall(r"userland: (ok|not ok|skip) (\S+)(?: - (.*))?", console):
         if result == "skip":

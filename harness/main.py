@@ -163,12 +163,16 @@ def do_rebase_check(stack):
 
 
 def do_faults(stack):
-    return list(faults.run_all(built(stack)))
+    outcomes = list(faults.run_all(built(stack)))
+    report.keep("faults", outcomes)
+    return outcomes
 
 
 def do_proofs(stack):
     tree.make(stack)
-    return proofs.run_all(whole=True)
+    outcomes = proofs.run_all(whole=True)
+    report.keep("proofs", outcomes)
+    return outcomes
 
 
 def do_fuzz(stack):

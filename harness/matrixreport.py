@@ -7,6 +7,7 @@ is whole even if the matrix is not run in one go: each row says which sources it
 import os
 import re
 
+import report
 from common import HARNESS
 
 PATH = os.path.join(HARNESS, "matrix", "REPORT.md")
@@ -28,14 +29,6 @@ SKIPS = """
 ## What was skipped, and why
 
 """
-
-
-def _line(cells):
-    return "| " + " | ".join(map(str, cells)) + " |\n"
-
-
-def _table(head, rows):
-    return _line(head) + _line(["---"] * len(head)) + "".join(map(_line, rows))
 
 
 def _read():
@@ -70,7 +63,7 @@ def write(names, ran, sources):
     reasons = {}
     for name in have:
         for why, n in skips.get(name, {}).items():
-            reasons.setdefault((why.replace("|", "/"), n), []).append(name)
+            reasons.setdefault((why, n), []).append(name)
     with open(PATH, "w") as f:
-        f.write(TEXT + _table(HEAD, [cells[n] for n in have]) + SKIPS + _table(
+        f.write(TEXT + report.lines(HEAD, [cells[n] for n in have]) + SKIPS + report.lines(
             ["reason", "tests", "cells"], [[why, n, ", ".join(where)] for (why, n), where in sorted(reasons.items())]))

@@ -72,7 +72,7 @@ def prove(whole):
         for p in proofs:
             o.numbers["assertions"] += len(re.findall(r": SUCCESS$", p.result(), re.M))
     o.numbers["refuted"] = [name for name, _, why in mutants if f"{name}: {why}" in o.passed]
-    o.note = f"{len(targets)} proofs, {len(o.numbers['refuted'])} mutants refuted"
+    o.note = f"{len(targets)} proofs, {len(o.numbers['refuted'])} mutants refuted; bounds: {o.numbers['bounds']}"
     return o
 
 
@@ -194,7 +194,7 @@ def fuzz(seconds, keep=False):
             os.makedirs(small)
             run([os.path.join(OUT, "fuzz"), "-merge=1", "-max_len=128", small, corpus], log="proofs fuzz")
             _pack(small)
-    o.note = f"{executions} executions"
+    o.note = f"{executions} executions in {seconds} s, corpus of {inputs}"
     o.numbers = {"executions": executions, "seconds": seconds, "corpus": inputs}
     return o
 
@@ -222,7 +222,7 @@ def coverage():
         o.check(f"every function of {name} is reached",
                 None if covered[0] == covered[1] else f"{covered[0]} of {covered[1]}")
     both = [sum(r["branches"][i] for r in result.values()) for i in (0, 1)]
-    o.note = f"edges {both[0]} of {both[1]}"
+    o.note = f"edges {both[0]} of {both[1]} of the two files"
     o.numbers = result
     return o
 
