@@ -83,6 +83,9 @@ class Work(Machine):
         if k.has("CONFIG_ARM64_64K_PAGES=y"):
             # The selftests map two huge pages, and such a one has 512 MB.
             self.memory = 6144
+        elif k.has("CONFIG_ARM64_16K_PAGES=y"):
+            # Each worker of test_vmalloc fills thousands of pages.
+            self.memory = 2048
 
     def files(self, root, plain):
         super().files(root, plain)
