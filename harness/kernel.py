@@ -26,6 +26,10 @@ BACKENDS = {"enforce": r"POE|PIE emulation \(enforcing\)", "check": r"PIE emulat
 SPLAT = re.compile(r"WARNING: |BUG: |Kernel panic|Internal error|Unable to handle|Bad mode|"
                    r"INFO: (?:rcu|task|trying)|turning off the locking|possible (?:recursive|circular) locking")
 
+# Races of the base, in a function that the series changes too: ssbs_thread_switch(), which is part of __switch_to(),
+# reads the flags of who is next, who was interrupted while it wrote them for an allocation.
+BASE_RACES = re.compile(r"data-race in __switch_to / (memalloc_\w+|pcpu_balance_workfn)$")
+
 
 def fragments(*names):
     """The texts of these files of harness/config."""
@@ -162,8 +166,11 @@ class Kernel:
             return console
         diff = git("diff", "-U0", "origin/base", "HEAD", "--", "*.c", "*.h", ":!tools", cwd=self.tree)
         ours = set(re.findall(r"^(?:@@ .* @@ |\+)(?=[a-z]).*?(\w+)\(", diff, re.M))
-        return re.sub(r"BUG: (KCSAN: .* in (.*))", lambda m: m[0] if ours & set(re.findall(r"\w+", m[2])) else m[1],
-                      console)
+
+        def base_race(m):
+            return BASE_RACES.search(m[1].strip()) or not ours & set(re.findall(r"\w+", m[2]))
+
+        return re.sub(r"BUG: (KCSAN: .* in (.*))", lambda m: m[1] if base_race(m) else m[0], console)
 
     def expect(self, outcome, console, log):
         """Does the kernel say what it is to say?"""
