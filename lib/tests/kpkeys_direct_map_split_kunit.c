@@ -26,11 +26,11 @@
 #define WINDOW_BLOCKS	2
 #define HAMMER_RANGES	4000
 
-struct window {
-	struct vm_struct *area;
+static struct window {
+	struct vm_struct *area;	/* NULL: there is not enough memory */
 	unsigned long base;	/* block aligned */
 	phys_addr_t phys;	/* block aligned, all of it memory */
-};
+} window;
 
 static unsigned long block_size(void)
 {
@@ -457,30 +457,42 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 	KUNIT_EXPECT_GT(test, done, HAMMER_ROUNDS);
 }
 
-static int kpkeys_split_test_init(struct kunit *test)
+/* Once for all tests: KASAN has a shadow for all that is reserved, which takes it long. */
+static int kpkeys_split_test_suite_init(struct kunit_suite *suite)
 {
 	unsigned long block = block_size();
 	phys_addr_t phys = ALIGN(memblock_start_of_DRAM(), block);
-	struct window *w;
 
 	if (!pfn_is_map_memory(PHYS_PFN(phys)) ||
 	    phys + block > memblock_end_of_DRAM())
+		return 0;
+
+	window.area = __get_vm_area_caller((WINDOW_BLOCKS + 1) * block, VM_IOREMAP,
+					   VMALLOC_START, VMALLOC_END,
+					   __builtin_return_address(0));
+	if (!window.area)
+		return -ENOMEM;
+	window.base = ALIGN((unsigned long)window.area->addr, block);
+	window.phys = phys;
+
+	return 0;
+}
+
+static void kpkeys_split_test_suite_exit(struct kunit_suite *suite)
+{
+	if (window.area)
+		free_vm_area(window.area);
+	window.area = NULL;
+}
+
+static int kpkeys_split_test_init(struct kunit *test)
+{
+	if (!window.area)
 		kunit_skip(test, "not enough memory for a block");
 
-	w = kunit_kzalloc(test, sizeof(*w), GFP_KERNEL);
-	if (!w)
-		return -ENOMEM;
-	w->phys = phys;
-	w->area = __get_vm_area_caller((WINDOW_BLOCKS + 1) * block, VM_IOREMAP,
-				       VMALLOC_START, VMALLOC_END,
-				       __builtin_return_address(0));
-	if (!w->area)
-		return -ENOMEM;
-	w->base = ALIGN((unsigned long)w->area->addr, block);
-	test->priv = w;
-
+	test->priv = &window;
 	window_map(test);
-	if (split_kernel_leaf_mapping(w->base, w->base + PAGE_SIZE) ||
+	if (split_kernel_leaf_mapping(window.base, window.base + PAGE_SIZE) ||
 	    !window_tables(test))
 		kunit_skip(test, "kernel mappings are not split on this machine");
 
@@ -489,12 +501,8 @@ static int kpkeys_split_test_init(struct kunit *test)
 
 static void kpkeys_split_test_exit(struct kunit *test)
 {
-	struct window *w = test->priv;
-
-	if (!w)
-		return;
-	vunmap_range(w->base, w->base + WINDOW_BLOCKS * block_size());
-	free_vm_area(w->area);
+	if (window.area)
+		vunmap_range(window.base, window.base + WINDOW_BLOCKS * block_size());
 }
 
 static struct kunit_case kpkeys_split_test_cases[] = {
@@ -510,6 +518,8 @@ static struct kunit_case kpkeys_split_test_cases[] = {
 
 static struct kunit_suite kpkeys_split_test_suite = {
 	.name = "kpkeys_direct_map_split",
+	.suite_init = kpkeys_split_test_suite_init,
+	.suite_exit = kpkeys_split_test_suite_exit,
 	.init = kpkeys_split_test_init,
 	.exit = kpkeys_split_test_exit,
 	.test_cases = kpkeys_split_test_cases,
