@@ -27,12 +27,16 @@ LOST_DEVICE = re.compile(r"couldn't map region|unable to map|Unable to map")
 # and without a stack for kswapd it does not go on, which is a BUG_ON() of its own.
 BASE_OOPS = re.compile(r"pc : (mem_cgroup_show_protected_memory|kswapd_run)\+")
 
+# A console whose thread cannot start is off; the one of early boot stays, and has what the kernel says.
+LOST_CONSOLE = "failed to start printing thread"
+
 
 def _stack(console):
     """The functions on the way to the injected failure."""
     m = re.search(r"FAULT_INJECTION: forcing a failure.*?Call trace:(.*?)(?:\n\[[^\]]*\] (?!  ?\S+\+0x)|\Z)",
                   console, re.S)
     names = re.findall(r"\]\s+([\w.]+)\+0x", m[1]) if m else []
+    names = [n for n, before in zip(names, ["", *names]) if n != before]    # there are two consoles
     return tuple(n for n in names if not re.match(r"show_stack|dump_stack|should_fail|fail_dump", n))
 
 
@@ -52,6 +56,8 @@ def _verdict(console, hung):
             None if not re.search(r"Oops|exception|Attempted to kill", panic[1]) else panic[1]
     if "userland: ok page-tables-after-boot" in console:
         return "goes on, all tables protected", None
+    if LOST_CONSOLE in console and "] ok 1 kpkeys_hardened_pgtables" in console:
+        return "goes on without a console, all tables protected", None
     return "lost", "neither a panic nor the end of the boot\n" + kernel.tail(console)
 
 
@@ -59,7 +65,7 @@ def _boots(k, map_, point, memory):
     """(n, console, hung) up to user space, as many at once as there are CPUs."""
     workers = os.cpu_count()
 
-    cmd = boot.command(k, "enforce", map_, "userland=tables loglevel=8", memory=memory)
+    cmd = boot.command(k, "enforce", map_, "userland=tables loglevel=8 keep_bootcon", memory=memory)
 
     def one(n):
         start = time.monotonic()
