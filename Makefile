@@ -4,11 +4,11 @@
 .DEFAULT_GOAL := help
 HARNESS := @harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench compare clean
+.PHONY: help demo test test-the-tests tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench compare clean
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
-	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve|gfp-flag|gfp-flag-2-4"
+	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve|reserve|gfp-flag|gfp-flag-2-4  QEMU=/path/to/qemu-system-aarch64"
 
 demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
 	$(HARNESS) demo
@@ -25,8 +25,11 @@ tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 d
 refresh: ## the commits of build/linux -> series/ and the new files
 	$(HARNESS) refresh
 
-series: ## mail-ready patches and an mbox in build/series, signed by your git identity (V=n; SINCE=revision of v(n-1))
+series: ## mail-ready patches and an mbox in build/series, signed by your git identity (V=n, RFC=1, FIRST=n LAST=n; SINCE=revision of v(n-1))
 	@VERSION="$(or $(VERSION),$(V))" V= harness/enter python3 harness/main.py series
+
+release: ## release/: version n as mboxes that "git am" and "b4 am -m" take (V=n; RFC=0 when it is no RFC any more)
+	@VERSION="$(or $(VERSION),$(V))" V= harness/enter python3 harness/main.py release
 
 check: ## each patch by itself: builds, warnings, style, kernel-doc, sparse, coccinelle; mail, b4
 	$(HARNESS) check

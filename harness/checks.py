@@ -45,10 +45,12 @@ def repository(stack):
             o.check("make series")
             _thread(o, mbox, tree.stack(stack), who)
             for how in "am", "shazam":
-                o.check(f"b4 {how} gives the same tree", series.applies(stack, mbox, how))
+                o.check(f"b4 {how} gives the same tree", series.applies(stack, mbox, how, who))
             _compared(o, stack, mbox, other, who)
             _addressed(o, os.path.splitext(mbox)[0], stack)
             _checkpatch(o, os.path.splitext(mbox)[0])
+            for name in series.RELEASED:
+                o.check(f"release/ has {name} as it is, and git am gives the same tree", series.stale(name))
         except Fail as e:
             o.check("make series", str(e))
         _kernel_doc(o, stack)

@@ -65,7 +65,11 @@ class Kernel:
     def configure(self):
         """tinyconfig and the fragments; what they ask for must come out."""
         text = self.config or fragments(*(["arm64", self.pages] if self.arch == "arm64" else ["um"]), "kunit")
-        if self.stack != tree.STACKS[0]:
+        if self.stack == "reserve":
+            # What the rest of the series brings.
+            text = re.sub(r"^CONFIG_(?!KPKEYS_(?:SPLIT_RESERVE|DIRECT_MAP_SPLIT)_)\w*(?:KPKEYS|FAIL_PGTABLE)\w*=y\n", "",
+                          text, flags=re.M)
+        elif self.stack != tree.STACKS[0]:
             # The suite of an object that only the first has.
             text = text.replace("CONFIG_KPKEYS_SPLIT_RESERVE_KUNIT_TEST=y\n", "")
         os.makedirs(self.out, exist_ok=True)
@@ -265,5 +269,7 @@ def judge(what, mode, console, out, result, hung, log):
 
 def selected():
     """The kernel, map and mode that the variables of make name."""
+    # The reserve by itself protects nothing.
+    mode = choice("MODE", ["off"] if os.environ.get("STACK") == "reserve" else MODES)
     return dict(arch=choice("ARCH", ARCHES), pages=choice("PAGES", PAGES)), \
-        dict(map_=choice("MAP", MAPS), mode=choice("MODE", MODES), suite=os.environ.get("SUITE") or None)
+        dict(map_=choice("MAP", MAPS), mode=mode, suite=os.environ.get("SUITE") or None)

@@ -22,7 +22,7 @@ import sabotage
 import series
 import tip
 import tree
-from common import BUILD, Fail, LINUX, limit, locked, step
+from common import BUILD, Fail, LINUX, TOP, limit, locked, step
 
 RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
 
@@ -84,6 +84,15 @@ def user_mode(stack):
         yield k.kunit()
 
 
+def reserve_alone(stack):
+    """The beginning of the series, which can be merged by itself."""
+    k = built("reserve")
+    yield from tests_of(k, [(map_, "off") for map_ in kernel.MAPS])
+    with step("boot to userland, STACK=reserve"):
+        yield boot.boot(k, "off", "block")
+    tree.make(stack)
+
+
 # What CI runs, in this order.
 PARTS = {
     "demo": do_demo,
@@ -92,6 +101,7 @@ PARTS = {
     "special machines and command lines": variations,
     "workload": workloads,
     "User Mode Linux": user_mode,
+    "the reserve by itself": reserve_alone,
     "proofs": lambda stack: proofs.run_all(),
     "object code": lambda stack: checks.object_code(),
     "each patch": lambda stack: [perpatch.each(stack).o],
@@ -204,13 +214,21 @@ def do_refresh(stack):
 
 
 def do_series(stack):
-    series.identity()
+    asked = series.asked(stack)
     tree.make(stack)
-    version = os.environ.get("VERSION") or "1"
-    mbox = series.make(stack, version)
-    for line in series.changes(stack, version, mbox):
+    mbox = series.make(stack, **asked)
+    for line in series.changes(stack, mbox, **asked):
         print(line)
-    print(f"{os.path.relpath(mbox, os.path.dirname(BUILD))} and the folder beside it")
+    print(f"{os.path.relpath(mbox, TOP)} and the folder beside it")
+
+
+def do_release(stack):
+    asked = series.asked(stack, rfc="1")
+    for name in series.RELEASED:
+        tree.make(name)
+        for path in series.release(name, asked["version"], asked["rfc"]):
+            print(os.path.relpath(path, TOP))
+    tree.make(stack)
 
 
 def do_test_the_tests(stack):

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The mail-ready series: git format-patch, and b4 to see that it applies."""
+import email.utils
 import glob
+import mailbox
 import os
 import re
 import shutil
+import time
 
 import comparereport
 import tree
 from common import BUILD, Fail, LINUX, TOP, export, git, run
 
 OUT = os.path.join(BUILD, "series")
+RELEASE = os.path.join(TOP, "release")
+RELEASED = ["split-reserve", "reserve"]
+# Besides those whom get_maintainer.pl names.
+RECIPIENTS = "series/recipients"
+SECTION = "KERNEL PROTECTION KEYS (KPKEYS)\n"
 
 
 def identity():
@@ -18,6 +26,43 @@ def identity():
         raise Fail("the series is signed by you, and git knows no identity: "
                    "git config --global user.name '...', user.email '...'")
     return name, email
+
+
+def _number(name, default, valid):
+    value = os.environ.get(name) or default
+    if not re.fullmatch(r"[1-9]\d*", value):
+        raise Fail(f"{name}={value} is not a number")
+    if int(value) not in valid:
+        raise Fail(f"{name}={value} is not one of {valid.start} to {valid.stop - 1}")
+    return int(value)
+
+
+def asked(stack, rfc="0"):
+    """What the variables of make ask for, as arguments of make(); @rfc: if RFC is not set."""
+    n = len(tree.stack(stack))
+    first = _number("FIRST", "1", range(1, n + 1))
+    last = _number("LAST", str(n), range(first, n + 1))
+    version = str(_number("VERSION", "1", range(1, 1000)))
+    rfc = os.environ.get("RFC") or rfc
+    if rfc not in ("0", "1"):
+        raise Fail(f"RFC={rfc} is unknown; RFC=1 marks the mails as RFC")
+    recipients()
+    return {"who": identity(), "version": version, "rfc": rfc == "1", "first": first, "last": last}
+
+
+def recipients(top=TOP):
+    """[("To" or "Cc", "Name <address>")] of the file of recipients."""
+    found = []
+    if os.path.exists(os.path.join(top, RECIPIENTS)):
+        with open(os.path.join(top, RECIPIENTS)) as f:
+            for n, line in enumerate(f, 1):
+                m = re.fullmatch(r"(To|Cc): ([^<>@,]* <[^<>@\s,]+@[^<>@\s,]+\.[^<>@\s,]+>)\n?", line)
+                if m:
+                    found.append(m.groups())
+                elif line.strip() and not line.startswith("#"):
+                    raise Fail(f"{RECIPIENTS}:{n}: '{line.strip()}' is neither 'To: Name <address>' nor "
+                               "'Cc: Name <address>': mend or remove the line")
+    return found
 
 
 ASKED = {}
@@ -41,64 +86,169 @@ def _ask_people(paths):
     found = re.findall(r"^(.*@.*?) \((.*)\)$", out, re.M)
     lists = [who for who, role in found if re.match(r"(\w+ )?list\b", role)]
     people = [who for who, _ in found if who not in lists]
-    return "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in (("To", people), ("Cc", lists)) if who)
+    return {"To": people, "Cc": lists}
 
 
-def _address(path, mails):
+def _address(path, mails, more):
     """A mail about files that nobody maintains goes to all whom the others go to."""
     people = _people([path] if path in mails else mails)
-    if "To: " not in people:
+    if not people["To"]:
         people = _people(mails)
+    to = {name: list(who) for name, who in people.items()}
+    for name, who in more:
+        if not any(re.search(r"\S+@\S+", who)[0].strip("<>") in known for known in to["To"] + to["Cc"]):
+            to[name].append(who)
+    people = "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in to.items() if who)
     with open(path) as f:
         head, blank, body = f.read().partition("\n\n")
     with open(path, "w") as f:
         f.write(head + "\n" + people.rstrip("\n") + blank + body)
 
 
-def make(stack, version="1", who=None, top=TOP):
+BLOBS = {}
+
+
+def with_maintainer(commit, who):
+    """The tree of @commit, in which who sends the series maintains what it adds."""
+    listing = git("ls-tree", commit)
+    old = re.search(r"^100644 blob (\w+)\tMAINTAINERS$", listing, re.M)[1]
+    if (old, who) not in BLOBS:
+        head, section, rest = git("cat-file", "blob", old).partition(SECTION)
+        text = head + section + (f"M:\t{who[0]} <{who[1]}>\n" if section else "") + rest
+        BLOBS[old, who] = git("hash-object", "-w", "--stdin", stdin=text).strip()
+    return git("mktree", stdin=listing.replace(old, BLOBS[old, who])).strip()
+
+
+def _cover(stack, top, first, last, n):
+    """Subject, body and change-id of the cover letter."""
+    own = os.path.join(top, f"series/cover-letter-{stack}")
+    with open(own if os.path.exists(own) else os.path.join(top, "series/cover-letter")) as f:
+        subject, _, body = f.read().partition("\n")
+    subject = subject.removeprefix("Subject: ")
+    body, _, change_id = body.rpartition("\nchange-id: ")
+    if "@COST@" in body:
+        body = body.replace("@COST@", comparereport.cost(top))
+    if (first, last) != (1, n):
+        subject += f", patches {first}-{last}"
+        body = (f"These are patches {first}-{last} of a series of {n}, which this letter describes as a whole. "
+                + (f"They\napply on top of patches 1-{first - 1}." if first > 1 else "") + "\n\n" + body.strip())
+    return subject, body.strip(), change_id.strip()
+
+
+def make(stack, version="1", who=None, top=TOP, rfc=False, first=1, last=None, date=None):
     """Write the series as files and as an mbox; returns the path of the mbox.
 
-    @top is this repository, or another version of it.
+    @top is this repository, or another version of it. With @date, in seconds, it is the release of a version: not
+    signed off, and the same whenever and wherever it is made.
     """
-    name, email = who or identity()
-    if not re.fullmatch(r"[1-9]\d*", version):
-        raise Fail(f"VERSION={version} is not a number")
-    patches = tree.stack(stack, top)
-    out = os.path.join(OUT, f"{stack}-v{version}")
+    name, email_ = who = who or identity()
+    patches, more = tree.stack(stack, top), recipients(top)
+    last = last or len(patches)
+    out = os.path.join(OUT, f"{stack}-v{version}" + (f"-{first}-{last}" if (first, last) != (1, len(patches)) else "") +
+                       ("-release" if date else ""))
     ident = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER")
-             for what, value in (("NAME", name), ("EMAIL", email))}
+             for what, value in (("NAME", name), ("EMAIL", email_), *([("DATE", f"@{date} +0000")] if date else []))}
 
     # The commits once more, with the user as the author.
     base = git("rev-parse", "origin/base").strip()
-    commit, signed = base, f"Signed-off-by: {name} <{email}>"
+    commits, signed = [base], [] if date else ["--trailer", f"Signed-off-by: {name} <{email_}>"]
     for p, old in zip(patches, git("rev-list", "--reverse", f"{base}..{tree.assemble(stack, top=top)}").split()):
-        commit = git("commit-tree", old + "^{tree}", "-p", commit, env=ident,
-                     stdin=f"{p.message()}\n{signed}\n").strip()
+        message = git("interpret-trailers", "--no-divider", *signed, stdin=p.message())
+        commits.append(git("commit-tree", with_maintainer(old, who), "-p", commits[-1], env=ident,
+                           stdin=message).strip())
     shutil.rmtree(out, ignore_errors=True)
-    with open(os.path.join(top, "series/cover-letter")) as f:
-        subject, _, body = f.read().partition("\n")
-    body, _, change_id = body.rpartition("\nchange-id: ")
-    git("format-patch", "-q", "--cover-letter", "--thread=shallow", f"--base={base}", f"-v{version}",
-        "-o", out, f"{base}..{commit}", env=ident)
+    subject, body, change_id = _cover(stack, top, first, last, len(patches))
+    git("format-patch", "-q", "--abbrev=12", "--diff-algorithm=histogram", "--cover-letter", "--thread=shallow", f"-v{version}",
+        f"--subject-prefix={'RFC ' if rfc else ''}PATCH", *(["--no-signature"] if date else [f"--base={base}"]),
+        "-o", out, f"{commits[first - 1]}..{commits[last]}", env=ident)
     cover, = [os.path.join(out, n) for n in os.listdir(out) if "-0000-cover-letter" in n]
     with open(cover) as f:
         text = f.read()
-    text = text.replace("*** SUBJECT HERE ***", subject.removeprefix("Subject: "))
-    if "@COST@" in body:
-        body = body.replace("@COST@", comparereport.cost(top))
-    text = text.replace("*** BLURB HERE ***", f"{body.strip()}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
-    text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id.strip()}", text, flags=re.M)
+    text = text.replace("*** SUBJECT HERE ***", subject)
+    text = text.replace("*** BLURB HERE ***", f"{body}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
+    if date:
+        text += f"\nchange-id: {change_id}\n"
+    text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id}", text, flags=re.M)
     with open(cover, "w") as f:
         f.write(text)
     mails = sorted(glob.glob(out + "/*.patch"))
     for mail in mails:
-        _address(mail, mails[1:])
-    mbox = out + ".mbox"
-    with open(mbox, "w") as m:
+        _address(mail, mails[1:], more)
+        if date:
+            with open(mail) as f:
+                text = f.read()
+            with open(mail, "w") as f:
+                f.write(re.sub(r"(?<=\.)\d+(?=\.git\.)", str(date), text))
+    return _join(out + ".mbox", mails)
+
+
+def _join(path, mails):
+    with open(path, "w") as m:
         for mail in mails:
             with open(mail) as f:
                 m.write(f.read() + "\n")
-    return mbox
+    return path
+
+
+def _release(stack, version, rfc, who, date):
+    """Cover letter and patches of a release, as texts: without the former in front, "git am" takes the latter."""
+    folder = os.path.splitext(make(stack, version, who, rfc=rfc, date=date))[0]
+    cover, *mails = sorted(glob.glob(folder + "/*.patch"))
+    texts = []
+    for path in _join(folder + ".cover", [cover]), _join(folder + ".mbx", mails):
+        with open(path) as f:
+            texts.append(f.read())
+    return texts
+
+
+def _paths(stack, version):
+    return [os.path.join(RELEASE, f"{stack}-v{version}.{kind}") for kind in ("cover", "mbx")]
+
+
+def released(stack):
+    """The newest version in release/: its number, whether it is an RFC, who made it, when; or None."""
+    found = [int(m[1]) for m in (re.fullmatch(rf"{stack}-v(\d+)\.mbx", n) for n in
+                                 (os.listdir(RELEASE) if os.path.isdir(RELEASE) else [])) if m]
+    if not found:
+        return None
+    mail = mailbox.mbox(_paths(stack, max(found))[1])[0]
+    return {"version": str(max(found)), "rfc": mail["Subject"].startswith("[RFC "),
+            "who": email.utils.parseaddr(mail["From"]),
+            "date": int(email.utils.parsedate_to_datetime(mail["Date"]).timestamp())}
+
+
+def _differs(stack, asked_):
+    """Is the release in the repository another than this?"""
+    for path, text in zip(_paths(stack, asked_["version"]), _release(stack, **asked_)):
+        if not os.path.exists(path):
+            return True
+        with open(path) as f:
+            if f.read() != text:
+                return True
+    return False
+
+
+def release(stack, version, rfc):
+    """Write a version to release/, if what is there is another; returns the paths."""
+    new, old = {"version": version, "rfc": rfc, "who": identity()}, released(stack)
+    if not old or old["version"] != version or _differs(stack, {**new, "date": old["date"]}):
+        os.makedirs(RELEASE, exist_ok=True)
+        for path, text in zip(_paths(stack, version), _release(stack, **new, date=int(time.time()))):
+            with open(path, "w") as f:
+                f.write(text)
+    return _paths(stack, version)
+
+
+def stale(stack):
+    """None, or what is wrong with the newest version in release/."""
+    old = released(stack)
+    if not old:
+        return f"release/ has no version of {stack}: make release"
+    if _differs(stack, old):
+        version = int(old["version"])
+        return f"release/{stack}-v{version}.mbx is not what series/ gives: 'make release V={version}', or " \
+               f"V={version + 1} if version {version} has been sent"
+    return applies(stack, _paths(stack, old["version"])[1], "git", old["who"])
 
 
 def _msgid(mbox):
@@ -116,8 +266,11 @@ def _b4(cwd, *args):
                log="b4", check=False, stdin="")
 
 
-def applies(stack, mbox, how):
-    """None if b4 @how ("am" or "shazam") makes of the mbox, on the base, what our tree is."""
+def applies(stack, mbox, how, who):
+    """None if @how (b4's "am" or "shazam", or "git" am) makes of the mbox, on the base, what our tree is.
+
+    Byte for byte, with the line in MAINTAINERS that names who sends it.
+    """
     home = os.path.join(BUILD, "b4")
     shutil.rmtree(home, ignore_errors=True)
     copy = os.path.join(home, "linux")
@@ -126,18 +279,20 @@ def applies(stack, mbox, how):
     git("sparse-checkout", "set", "--no-cone", "--stdin", cwd=copy,
         stdin=git("diff", "--name-only", "--no-renames", "origin/base", tree.assemble(stack)))
     git("checkout", "-q", "--detach", git("rev-parse", "origin/base").strip(), cwd=copy)
+    us = {"GIT_COMMITTER_NAME": "b4", "GIT_COMMITTER_EMAIL": "b4@localhost"}
     try:
-        if how == "shazam":
+        if how == "git":
+            out = git("am", mbox, cwd=copy, log="b4", env=us)
+        elif how == "shazam":
             out = _b4(copy, "shazam", "-m", mbox, _msgid(mbox))
         else:
             out = _b4(copy, "am", "-m", mbox, "-o", home, _msgid(mbox))
             mbx = glob.glob(home + "/*.mbx")
             if not mbx:
                 return f"b4 am: {out.strip().splitlines()[-1]}"
-            git("am", "-q", mbx[0], cwd=copy, log="b4", env={"GIT_COMMITTER_NAME": "b4",
-                                                            "GIT_COMMITTER_EMAIL": "b4@localhost"})
-        same = git("rev-parse", "HEAD^{tree}", cwd=copy) == git("rev-parse", tree.assemble(stack) + "^{tree}")
-        return None if same else f"b4 {how} gives another tree: {out.strip().splitlines()[-1]}"
+            git("am", "-q", mbx[0], cwd=copy, log="b4", env=us)
+        same = git("rev-parse", "HEAD^{tree}", cwd=copy).strip() == with_maintainer(tree.assemble(stack), who)
+        return None if same else f"{how} gives another tree: {out.strip().splitlines()[-1]}"
     except Fail as e:
         return str(e)
     finally:
@@ -164,7 +319,7 @@ def known(revision):
     return re.fullmatch(r"[0-9a-f]{40,}", out.strip()) is not None
 
 
-def changes(stack, version, mbox):
+def changes(stack, mbox, version, **how):
     """Compare with the version before, which is a tag (v1, v2, ...) or SINCE; returns the lines to print."""
     before, since = str(int(version) - 1), os.environ.get("SINCE")
     if since and not known(since):
@@ -178,6 +333,8 @@ def changes(stack, version, mbox):
             said.append(f"note: series/cover-letter has no section 'Changes in v{version}:'")
     if not known(since):
         return said + [f"note: v{before} is no tag here, and SINCE names no revision: not compared with v{before}"]
+    if "first" in how and (how["first"], how["last"]) != (1, len(tree.stack(stack))):
+        return said + ["note: a part of the series is not compared with the version before"]
     old = make(stack, before, top=at_revision(since))
     marks = compare(old, mbox)
     told = {"=": "the same", "!": "changed", "<": f"only in v{before}", ">": f"only in v{version}"}

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Between the repository and build/linux: patches to commits and back.
 
-A patch file is a readable mail:
+A patch file is a readable mail, below a line that says so:
 
+    # One patch of the series ...
     Subject: mm: Add something
 
     Why.
@@ -23,6 +24,8 @@ A stack of another design is in a folder of its own below compare/, with its own
 new files. It lists the stack that it shares the patches of, and patches that come
 on top of these, but in front of what is not for merging. They may touch what the
 shared ones add: they are the difference between the two.
+
+A stack may also be the beginning of another, which can be merged without the rest.
 """
 import hashlib
 import os
@@ -32,13 +35,15 @@ import shutil
 import base
 from common import BUILD, LINUX, TOP, Fail, choice, git, step
 
-STACKS = ["split-reserve", "gfp-flag", "gfp-flag-2-4"]
+STACKS = ["split-reserve", "gfp-flag", "gfp-flag-2-4", "reserve"]
 SERIES = os.path.join(TOP, "series")
+HEADS = {"reserve": "split-reserve"}        # the beginning of which stack
 COMPARE = {"gfp-flag": "compare/gfp-flag", "gfp-flag-2-4": "compare/gfp-flag"}
 # Where the product lives in the repository: every file in there belongs to a
 # patch.
 PRODUCT = ["arch", "include", "lib", "mm", "tools", "kernel", "security", "fs", "Documentation"]
 NFM = "[NOT FOR MERGING] "
+FIRST_LINE = "# One patch of the series: message, new files, hunks. 'git am' takes release/*.mbx, not this.\n"
 
 
 def folder(stack_name_, top=TOP):
@@ -53,7 +58,7 @@ class Patch:
         self.root = own or top
         self.new, self.gone = [], []
         self.not_for_merging = False
-        m = re.match(r"Subject: ([^\n]+)\n\n(.*?)(?:^---\n(.*?))?(?:^(diff --git .*))?\Z", text, re.S | re.M)
+        m = re.match(r"(?:#.*\n)*Subject: ([^\n]+)\n\n(.*?)(?:^---\n(.*?))?(?:^(diff --git .*))?\Z", text, re.S | re.M)
         if not m:
             raise Fail(f"series/{name}: not a mail with a Subject, a body and a line '---'")
         self.subject, self.body, notes, hunks = m.groups()
@@ -79,7 +84,7 @@ class Patch:
     def text(self):
         notes = "".join(f"new: {path}\n" for path in self.new) + "".join(f"gone: {path}\n" for path in self.gone)
         notes += "not-for-merging\n" if self.not_for_merging else ""
-        return (f"Subject: {self.subject}\n\n{self.body.strip()}\n\n---\n{notes}" +
+        return (f"{FIRST_LINE}Subject: {self.subject}\n\n{self.body.strip()}\n\n---\n{notes}" +
                 (f"\n{self.hunks}" if self.hunks else ""))
 
 
@@ -96,7 +101,11 @@ def stack(name, top=TOP):
     """The patches of a stack, in order."""
     own = folder(name, top)
     patches = []
-    for n in _lines(name, top=top):
+    names = _lines(name, top=top)
+    if name in HEADS and names != _lines(HEADS[name], top=top)[:len(names)]:
+        raise Fail(f"series/{name}.stack is not the beginning of {HEADS[name]}.stack: it must list the same patches "
+                   "in the same order")
+    for n in names:
         if n.endswith(".stack"):
             patches += stack(n.removesuffix(".stack"), top)
             continue
@@ -141,7 +150,7 @@ ASSEMBLED = {}
 def assemble(name, cwd=LINUX, top=TOP):
     """Make the commits of a stack, without a work tree; returns the last. @top: another version of this repository."""
     patches = stack(name, top)
-    _check_claims(patches, top)
+    _check_claims(stack(HEADS[name], top) if name in HEADS else patches, top)
     content = hashlib.sha256(cwd.encode())
     for p in patches:
         content.update(p.text().encode())
@@ -298,8 +307,15 @@ def refresh(name, source, top=TOP):
     """`make refresh`: write the commits of @source back as patches and files."""
     if git("status", "--porcelain", "--untracked-files=no", cwd=source).strip():
         raise Fail(f"{source} has edits that are in no commit: commit them first")
+    branch = git("symbolic-ref", "-q", "--short", "HEAD", cwd=source, check=False).strip()
+    if branch in STACKS and branch != name:
+        raise Fail(f"{source} is stack {branch}, not {name}: 'make refresh STACK={branch}'")
+    if name in HEADS:
+        raise Fail(f"stack {name} is the beginning of {HEADS[name]}: change its patches there, after "
+                   f"'make tree STACK={HEADS[name]}'")
     if name in COMPARE:
         return _refresh_own(name, source, top)
+    ends = {head: stack(head)[-1].subject for head, whole in HEADS.items() if whole == name}
     patches, added = [], {}
     for n, commit in enumerate(_commits("HEAD", source), 1):
         p, changed = _patch_of(commit, n, source)
@@ -310,6 +326,11 @@ def refresh(name, source, top=TOP):
         added.update((path, p.name) for path in p.new)
         patches.append((p, commit))
 
+    subjects = [p.subject for p, _ in patches]
+    for head, last in ends.items():
+        if last not in subjects:
+            raise Fail(f"no patch is called '{last}' any more, which is the last of stack {head}: "
+                       f"list the patches of {head} in series/{head}.stack by hand, then 'make refresh' again")
     old = {path for p in stack(name) for path in p.new} if os.path.exists(f"{SERIES}/{name}.stack") else set()
     for path in old - set(added):
         if os.path.exists(os.path.join(top, path)):
@@ -321,7 +342,8 @@ def refresh(name, source, top=TOP):
             os.unlink(os.path.join(series, stale))
     for p, commit in patches:
         _write(p, commit, source, top, os.path.join(series, p.name))
-    _write_list(os.path.join(series, name + ".stack"), [p.name for p, _ in patches])
+    for n, last in [(name, subjects[-1]), *ends.items()]:
+        _write_list(os.path.join(series, n + ".stack"), [p.name for p, _ in patches[:subjects.index(last) + 1]])
     return len(patches)
 
 
@@ -336,6 +358,7 @@ def round_trip(name, source=LINUX):
     listed = _lines(name)
     patches = [p for p in stack(name) if p.name in listed]
     want = {f"{own}/{p.name}" for p in patches} | {f"{own}/{name}.stack"}
+    want |= {f"{own}/{head}.stack" for head, whole in HEADS.items() if whole == name}
     want |= {os.path.relpath(p.where(path), TOP) for p in patches for path in p.new}
     have = {os.path.relpath(os.path.join(d, n), scratch) for d, _, names in os.walk(scratch) for n in names}
     for path in sorted(want ^ have):
