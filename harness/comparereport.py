@@ -104,6 +104,12 @@ def cost(top=TOP):
     return "\n".join(line.rstrip() for line in lines)
 
 
+def cost_of_reserve(top=TOP):
+    """The table for the cover letter of what comes in front of kpkeys."""
+    return "\n".join(f"  {what:{max(map(len, OPERATIONS.values()))}}  1.00  {float(ratios[ALONE]):.2f}"
+                     for what, ratios in measured(top).items() if what.startswith("change of the direct map"))
+
+
 def _events(counts):
     rows = []
     for op, what in OPERATIONS.items():

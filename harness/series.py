@@ -126,8 +126,9 @@ def _cover(stack, top, first, last, n):
         subject, _, body = f.read().partition("\n")
     subject = subject.removeprefix("Subject: ")
     body, _, change_id = body.rpartition("\nchange-id: ")
-    if "@COST@" in body:
-        body = body.replace("@COST@", comparereport.cost(top))
+    for mark, table in (("@COST@", comparereport.cost), ("@COST-RESERVE@", comparereport.cost_of_reserve)):
+        if mark in body:
+            body = body.replace(mark, table(top))
     if (first, last) != (1, n):
         subject += f", patches {first}-{last}"
         body = (f"These are patches {first}-{last} of a series of {n}, which this letter describes as a whole. "
