@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from common import CACHE, Fail, git, locked, run, step
+from common import BUILD, CACHE, Fail, git, locked, run, step
 
 # What the series is made for. If the archive has moved on, the newest that it
 # serves is used instead, and that is said.
@@ -126,8 +126,27 @@ def _intact(repo):
         return False
 
 
+# The objects of a kernel tree of the user, and which commit of it is the base: see harness/enter.
+OWN, COMMIT = os.environ.get("OBJECTS"), os.environ.get("BASE")
+
+
+def _own():
+    """As ensure(): a repository that borrows the user's objects, at the same path inside and outside."""
+    repo = os.path.join(BUILD, "base-own.git")
+    shutil.rmtree(repo, ignore_errors=True)
+    git("init", "-q", "--bare", "-b", "base", repo, cwd=BUILD)
+    with open(repo + "/objects/info/alternates", "w") as f:
+        f.write(OWN + "\n")
+    if git("cat-file", "-t", COMMIT + ":MAINTAINERS", cwd=repo, check=False).strip() != "blob":
+        raise Fail(f"BASE={COMMIT[:12]} is not a Linux tree, or its objects are not all below {OWN}")
+    git("update-ref", "refs/heads/base", COMMIT, cwd=repo)
+    return repo
+
+
 def ensure():
     """The repository of the base (one commit, branch "base"); made if needed."""
+    if OWN:
+        return _own()
     with locked(os.path.join(CACHE, "base.lock"), "the kernel base in the cache", wait=True):
         repos = sorted(glob.glob(CACHE + "/base-*.git"))
         for repo in repos:

@@ -92,7 +92,8 @@ def _thread(o, mbox, patches, who):
     bad = [i for i, b in enumerate(bodies[1:], 1)
            if b.partition("\n---\n")[0].rstrip().splitlines()[-1] != f"Signed-off-by: {who[0]} <{who[1]}>"]
     o.check("thread: each patch is signed off", f"not {bad}" if bad else None)
-    for what in "base-commit: [0-9a-f]{40}", "change-id: [0-9]{8}-[a-z0-9-]+-[0-9a-f]{12}", r"Based on Linux \d+\.":
+    o.check("thread: no base-commit that nobody has", "there is" if "\nbase-commit: " in bodies[0] else None)
+    for what in "change-id: [0-9]{8}-[a-z0-9-]+-[0-9a-f]{12}", r"Based on Linux \d+\.":
         o.check(f"thread: the cover letter has a {what.partition(': ')[0]}",
                 None if len(re.findall(rf"^{what}", bodies[0], re.M)) == 1 else "not once")
     o.check("thread: what is not for merging is last, and says so",

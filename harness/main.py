@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 
+import base
 import bench
 import boot
 import checks
@@ -217,6 +218,9 @@ def do_series(stack):
     asked = series.asked(stack)
     tree.make(stack)
     mbox = series.make(stack, **asked)
+    if not base.OWN:
+        print("note: no base-commit in the mails, as nobody else has the commit of the base: "
+              "LINUX=/path/to/linux BASE=v7.3.4 gives one")
     for line in series.changes(stack, mbox, **asked):
         print(line)
     print(f"{os.path.relpath(mbox, TOP)} and the folder beside it")
@@ -224,6 +228,8 @@ def do_series(stack):
 
 def do_release(stack):
     asked = series.asked(stack, rfc="1")
+    if base.OWN:
+        raise Fail("a release is made on the base of the repository: 'make release' without LINUX")
     for name in series.RELEASED:
         tree.make(name)
         for path in series.release(name, asked["version"], asked["rfc"]):

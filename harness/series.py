@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 
+import base as kernel_base
 import comparereport
 import tree
 from common import BUILD, Fail, LINUX, TOP, export, git, run
@@ -73,7 +74,8 @@ def _people(paths):
     changes = ""
     for path in paths:
         with open(path) as f:
-            changes += f.read().partition("\ndiff --git ")[2]
+            # Nothing that names commits or the sender, for whom the answer is the same.
+            changes += re.sub(r"^(?:index |.M:\t).*\n", "", f.read().partition("\ndiff --git ")[2], flags=re.M)
     if changes not in ASKED:
         ASKED[changes] = _ask_people(paths)
     return ASKED[changes]
@@ -160,16 +162,17 @@ def make(stack, version="1", who=None, top=TOP, rfc=False, first=1, last=None, d
     shutil.rmtree(out, ignore_errors=True)
     subject, body, change_id = _cover(stack, top, first, last, len(patches))
     git("format-patch", "-q", "--abbrev=12", "--diff-algorithm=histogram", "--cover-letter", "--thread=shallow", f"-v{version}",
-        f"--subject-prefix={'RFC ' if rfc else ''}PATCH", *(["--no-signature"] if date else [f"--base={base}"]),
+        f"--subject-prefix={'RFC ' if rfc else ''}PATCH", *(["--no-signature"] if date else []),
+        *([f"--base={base}"] if kernel_base.OWN and not date else []),
         "-o", out, f"{commits[first - 1]}..{commits[last]}", env=ident)
     cover, = [os.path.join(out, n) for n in os.listdir(out) if "-0000-cover-letter" in n]
     with open(cover) as f:
         text = f.read()
     text = text.replace("*** SUBJECT HERE ***", subject)
     text = text.replace("*** BLURB HERE ***", f"{body}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
-    if date:
-        text += f"\nchange-id: {change_id}\n"
-    text = re.sub(r"^(base-commit: .*)$", rf"\1\nchange-id: {change_id}", text, flags=re.M)
+    # Only the base of a user's own tree is a commit that others can have.
+    sign = "" if date else "\n-- \n" + text.rpartition("\n-- \n")[2]
+    text = text.removesuffix(sign).rstrip() + f"\n\nchange-id: {change_id}\n" + sign
     with open(cover, "w") as f:
         f.write(text)
     mails = sorted(glob.glob(out + "/*.patch"))

@@ -195,9 +195,14 @@ def _assemble(patches, cwd):
 def ensure():
     repo = base.ensure()
     if os.path.isdir(LINUX + "/.git"):
-        if git("rev-parse", "-q", "--verify", "origin/base", check=False).strip() and \
-           os.path.exists(os.path.join(LINUX, ".git/complete")):
-            return
+        has = git("rev-parse", "-q", "--verify", "origin/base", check=False).strip()
+        if has and os.path.exists(os.path.join(LINUX, ".git/complete")):
+            if has == git("rev-parse", "base", cwd=repo).strip():
+                return
+            if not os.environ.get("FORCE") and (git("status", "--porcelain").strip() or
+                    git("rev-parse", "HEAD") != git("rev-parse", "refs/kpkeys/assembled")):
+                raise Fail("build/linux has edits, and another base than is asked for now: 'make refresh' with the "
+                           "LINUX and BASE of before keeps them, 'make tree FORCE=1' drops them")
     with step("build/linux: checking out the base"):
         shutil.rmtree(LINUX, ignore_errors=True)
         os.makedirs(BUILD, exist_ok=True)
@@ -239,8 +244,7 @@ def _slug(subject):
 
 def _commits(last, cwd):
     """From the first after the base to @last."""
-    root = git("rev-list", "--max-parents=0", last, cwd=cwd).split()[-1]
-    return git("rev-list", "--reverse", f"{root}..{last}", cwd=cwd).split()
+    return git("rev-list", "--reverse", f"origin/base..{last}", cwd=cwd).split()
 
 
 def _patch_of(commit, n, source):
