@@ -54,8 +54,39 @@ def repository(stack):
         except Fail as e:
             o.check("make series", str(e))
         _kernel_doc(o, stack)
+        for path in LINEAGE:
+            o.check(f"{path} says whose kpkeys is", _lineage(path))
+        o.check("plain English", _plain())
         o.check("costs in Documentation are those of compare/REPORT.md", _costs())
     return o
+
+
+# What must link to the public work that the series builds on: v6, v7 and v9 of kpkeys.
+LINEAGE = {"series/cover-letter": "v6 v7 v9", "series/cover-letter-reserve": "v6 v9", "README.md": "v6 v7 v9",
+           "compare/REPORT.in": "v6 v7 v9", "compare/REPORT.md": "v6 v7 v9", "Documentation/core-api/kpkeys.rst": "v9"}
+KPKEYS = {"v6": "20260227175518.3728055-1-kevin.brodsky@arm.com", "v7": "20260505-kpkeys-v7-0-20c0bdd97197@arm.com",
+          "v9": "20260818-kpkeys-v9-0-743ad31b2c8f@arm.com"}
+
+
+def _lineage(path):
+    with open(os.path.join(TOP, path)) as f:
+        text = f.read()
+    missing = [v for v in LINEAGE[path].split() if "https://lore.kernel.org/r/" + KPKEYS[v] not in text]
+    missing += [] if "Kevin Brodsky" in text else ["the name of its author"]
+    return "not found: " + ", ".join(missing) if missing else None
+
+
+def _plain():
+    """None, or a turn of harness/banned-turns in a message or a cover letter, by file and line."""
+    with open(os.path.join(HARNESS, "banned-turns")) as f:
+        banned = re.compile("|".join(line.strip() for line in f if line.strip() and not line.startswith("#")), re.I)
+    for path in sorted(glob.glob(tree.SERIES + "/*.patch") + glob.glob(tree.SERIES + "/cover-letter*")):
+        with open(path) as f:
+            text = f.read().partition("\n---\n")[0]
+        m = banned.search(text)
+        if m:
+            return f"{os.path.basename(path)}:{text.count(chr(10), 0, m.start()) + 1}: '{m[0]}' (harness/banned-turns)"
+    return None
 
 
 def _applies():
