@@ -92,7 +92,7 @@ def measured(top=TOP):
 
 
 # What the cover letter says of it.
-SAID = {ALONE: "patches 1-5", f"{NAMES[OURS]}, off": "switched off", NAMES[OURS]: "blocks", PTE: "pages"}
+SAID = {ALONE: "reserve", f"{NAMES[OURS]}, off": "switched off", NAMES[OURS]: "blocks", PTE: "pages"}
 
 
 def cost(top=TOP):

@@ -135,6 +135,8 @@ def _cover(stack, top, first, last, n):
         subject += f", patches {first}-{last}"
         body = (f"These are patches {first}-{last} of a series of {n}, which this letter describes as a whole. "
                 + (f"They\napply on top of patches 1-{first - 1}." if first > 1 else "") + "\n\n" + body.strip())
+    if re.search(r"^From ", body, re.M):
+        raise Fail("a line of the cover letter begins with 'From ', which ends a mail in an mbox: write it another way")
     return subject, body.strip(), change_id.strip()
 
 
