@@ -8,7 +8,8 @@ HARNESS := @harness/enter python3 harness/main.py
 help: ## this list
 	@echo "make TARGET [V=1]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
-	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve|reserve|gfp-flag|gfp-flag-2-4  QEMU=/path/to/qemu-system-aarch64"
+	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve|reserve|gfp-flag|gfp-flag-2-4"
+	@echo "yours:  QEMU=/path/to/qemu-system-aarch64  LINUX=/path/to/linux BASE=revision (tree, series, kunit, boot)"
 
 demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
 	$(HARNESS) demo
