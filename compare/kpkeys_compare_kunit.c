@@ -102,7 +102,7 @@ static int split_demand_of(unsigned int demand)
 /* What the page allocator has: nothing but one chunk, once. */
 static struct page *given;
 
-static struct page *alloc_given(gfp_t gfp, unsigned int order)
+static struct page *alloc_given(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *page = given;
 
@@ -114,7 +114,7 @@ static struct page *alloc_given(gfp_t gfp, unsigned int order)
 }
 
 /* Four pages at a time, as on a machine whose memory is in pieces. */
-static struct page *alloc_pieces(gfp_t gfp, unsigned int order)
+static struct page *alloc_pieces(gfp_t gfp, unsigned int order, int nid)
 {
 	return order <= 2 ? alloc_pages(gfp, order) : NULL;
 }

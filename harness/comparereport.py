@@ -8,7 +8,7 @@ import kernel
 from common import Fail, LINUX, TOP, git, run
 
 OURS, OTHER, LARGER, ALONE, NAMES = compare.OURS, compare.OTHER, compare.LARGER, compare.ALONE, compare.NAMES
-PTE = "pages, no cache"
+PTE = "pages"
 REPORT = "compare/REPORT.md"
 # The columns of what instructions cost; all but the last on a direct map of blocks.
 COLUMNS = {ALONE: ("block", ALONE), f"{NAMES[OURS]}, off": ("block", f"{OURS} inactive"),

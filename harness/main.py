@@ -181,7 +181,7 @@ def do_faults(stack):
 
 def do_proofs(stack):
     tree.make(stack)
-    outcomes = proofs.run_all(whole=True)
+    outcomes = proofs.run_all()
     report.keep("proofs", outcomes)
     return outcomes
 

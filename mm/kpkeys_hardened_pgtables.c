@@ -26,7 +26,7 @@ static atomic_long_t nr_leaked = ATOMIC_LONG_INIT(0);
 
 static bool requested __ro_after_init = true;
 
-/* The direct map is made of blocks: single pages come from the cache. */
+/* Single pages come from the cache. */
 static bool use_cache __ro_after_init;
 
 static int __init parse_hardened_pgtables(char *arg)
@@ -112,16 +112,10 @@ static struct page *alloc_cached(gfp_t gfp)
 	if (!page)
 		return NULL;
 
-	if (want_init_on_alloc(gfp)) {
-		guard(kpkeys_hardened_pgtables)();
-		clear_page(page_address(page));
-	}
 	if ((gfp & __GFP_ACCOUNT) && memcg_kmem_charge_page(page, gfp, 0)) {
 		kpkeys_pgtable_cache_free(page);
 		return NULL;
 	}
-	/* It has been allocated by the refill, but that is not who has it. */
-	reset_page_owner(page, 0);
 	set_page_owner(page, 0, gfp);
 
 	return page;
@@ -177,6 +171,7 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order)
 	if (use_cache && !order) {
 		if (folio_memcg_kmem(page_folio(page)))
 			memcg_kmem_uncharge_page(page, 0);
+		reset_page_owner(page, 0);
 		if (kpkeys_pgtable_cache_free(page))
 			return;
 	}
@@ -325,13 +320,10 @@ void __init kpkeys_hardened_pgtables_init(void)
 	 */
 	static_branch_enable(&kpkeys_hardened_pgtables_key);
 
-	if (arch_kpkeys_must_split()) {
-		ret = kpkeys_pgtable_cache_init();
-		if (ret)
-			panic("kpkeys: no memory can be set aside for page tables: %d\n",
-			      ret);
-		use_cache = true;
-	}
+	ret = kpkeys_pgtable_cache_init();
+	if (ret)
+		panic("kpkeys: no memory can be set aside for page tables: %d\n", ret);
+	use_cache = true;
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();
@@ -339,7 +331,7 @@ void __init kpkeys_hardened_pgtables_init(void)
 		panic("kpkeys: early page tables cannot be protected: %d\n", ret);
 
 	pr_info("page tables are read-only, %ld from before, direct map of %s\n",
-		nr, use_cache ? "blocks" : "pages");
+		nr, arch_kpkeys_must_split() ? "blocks" : "pages");
 }
 
 static int leaked_get(void *data, u64 *val)

@@ -8,33 +8,43 @@ struct page;
 
 /**
  * struct kpkeys_pgtable_cache_stats - where the pages of the cache are
- * @taken:     taken from the page allocator and not given back.
- * @cached:    free, ready to be handed out.
- * @reserved:  in the reserve for the next refill.
- * @in_use:    handed out, or used for a split by a refill.
- * @parked:    in a chunk whose pkey could not be set.
- * @leaked:    in a chunk whose pkey could not be restored.
- * @lowest:    the lowest @cached so far.
- * @refills:   by chunks of each of the orders that are tried, largest first.
- * @given_back: chunks that went back to the page allocator.
- * @emergency: pages handed out of the last ones, to who could not refill.
- * @refused:   allocations that found the cache empty and could not refill it.
+ * @taken:      taken from the page allocator and not given back.
+ * @cached:     free, ready to be handed out, those in magazines included.
+ * @reserved:   in the reserve for the next refill.
+ * @in_use:     handed out, or used for a split by a refill.
+ * @meta:       what the cache keeps its own state in.
+ * @moving:     on their way back to the page allocator.
+ * @parked:     in a chunk whose pkey could not be set.
+ * @poisoned:   found to be broken, and not used any more.
+ * @leaked:     their pkey could not be set or restored; not used any more.
+ * @lowest:     the lowest number of free pages on a node so far.
+ * @refills:    by chunks of each of the orders that are tried, largest first.
+ * @given_back: how often pages went back to the page allocator.
+ * @splits:     how often that took a split of the direct map.
+ * @emergency:  pages handed out of the last ones, to who could not refill.
+ * @refused:    allocations that found the cache empty and could not refill it.
+ * @mismatched: pages that were not what their owner or a list said.
  *
- * Invariant: @taken is the sum of @cached, @reserved, @in_use, @parked and
- * @leaked.
+ * Invariant: @taken is the sum of @cached, @reserved, @in_use, @meta, @moving,
+ * @parked, @poisoned and @leaked.
  */
 struct kpkeys_pgtable_cache_stats {
 	unsigned long taken;
 	unsigned long cached;
 	unsigned long reserved;
 	unsigned long in_use;
+	unsigned long meta;
+	unsigned long moving;
 	unsigned long parked;
+	unsigned long poisoned;
 	unsigned long leaked;
 	unsigned long lowest;
 	unsigned long refills[4];
 	unsigned long given_back;
+	unsigned long splits;
 	unsigned long emergency;
 	unsigned long refused;
+	unsigned long mismatched;
 };
 
 int kpkeys_pgtable_cache_init(void);
@@ -47,7 +57,7 @@ void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats);
 #if IS_ENABLED(CONFIG_KUNIT)
 /* For tests, which make them fail. */
 struct kpkeys_split_reserve;
-struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order);
+struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order, int nid);
 int kpkeys_pgtable_cache_set_pkey(unsigned long addr, int nr, int pkey,
 				  struct kpkeys_split_reserve *reserve);
 #endif

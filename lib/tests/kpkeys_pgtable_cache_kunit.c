@@ -6,6 +6,7 @@
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 
+#include <linux/completion.h>
 #include <linux/irq_work.h>
 #include <linux/kasan.h>
 #include <linux/kpkeys_hardened_pgtables.h>
@@ -41,7 +42,8 @@ static void expect_conserved(struct kunit *test)
 
 	kpkeys_pgtable_cache_stats(&s);
 	KUNIT_EXPECT_EQ(test, s.taken,
-			s.cached + s.reserved + s.in_use + s.parked + s.leaked);
+			s.cached + s.reserved + s.in_use + s.meta + s.moving + s.parked +
+			s.poisoned + s.leaked);
 	KUNIT_EXPECT_EQ(test, s.leaked, leaked_on_purpose);
 }
 
@@ -173,28 +175,31 @@ static void kpkeys_pgtable_cache_test_shrink(struct kunit *test)
 			      "a page was given back read-only");
 }
 
-/* Pages are handed out from the chunk that has the fewest left. */
+/* Pages are handed out from the frame that has the fewest left. */
 static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 {
-	struct page *one, *other, *got, **pages;
+	struct page *one, *got, **pages;
 	unsigned int i, nr;
 
 	skip_if_running(test);
 	pages = alloc_many(test, &nr);
-	/* One page of the first chunk, many of the last ones. */
+	/* One page of the first frame, many of the last ones. */
 	one = pages[0];
 	for (i = nr - 1; i > nr - 500; i--) {
 		kpkeys_pgtable_cache_free(pages[i]);
 		pages[i] = NULL;
 	}
-	other = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	kpkeys_pgtable_cache_free(one);
 	pages[0] = NULL;
-	got = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-	KUNIT_EXPECT_TRUE(test, got && kpkeys_pgtable_cache_owns(got));
+	/* Not from a magazine, which has what was freed last. */
+	kpkeys_pgtable_cache_shrink(0);
+	for (i = 0; i < 64; i++) {
+		got = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		pages[nr - 1 - i] = got;
+		if (got == one)
+			break;
+	}
 	KUNIT_EXPECT_PTR_EQ(test, got, one);
-	kpkeys_pgtable_cache_free(got);
-	kpkeys_pgtable_cache_free(other);
 	free_all(pages, nr);
 }
 
@@ -214,19 +219,12 @@ static struct page *alloc_atomic(void)
 }
 
 /* Take page by page as somebody who may not refill, until there is none. */
-static unsigned int drain(struct page **pages, unsigned int max, bool reclaim)
+static unsigned int drain(struct page **pages, unsigned int max)
 {
 	unsigned int nr;
 
 	for (nr = 0; nr < max; nr++) {
-		if (reclaim) {
-			unsigned int flags = memalloc_noreclaim_save();
-
-			pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-			memalloc_noreclaim_restore(flags);
-		} else {
-			pages[nr] = alloc_atomic();
-		}
+		pages[nr] = alloc_atomic();
 		if (!pages[nr])
 			break;
 	}
@@ -235,36 +233,28 @@ static unsigned int drain(struct page **pages, unsigned int max, bool reclaim)
 }
 
 /* Down to nothing without a refill: NULL, and not a page from elsewhere. */
-static void test_empty(struct kunit *test, bool reclaim)
+static void kpkeys_pgtable_cache_test_empty(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
 	struct page **pages;
 	unsigned int nr, max;
 
 	skip_if_running(test);
+	/* Nobody reaches what is in the magazine of another CPU. */
+	kpkeys_pgtable_cache_shrink(0);
 	kpkeys_pgtable_cache_stats(&before);
 	max = before.cached + 100;
 	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
-	nr = drain(pages, max, reclaim);
+	nr = drain(pages, max);
 	kpkeys_pgtable_cache_stats(&after);
 	free_all(pages, nr);
-	KUNIT_EXPECT_LT(test, nr, max);
+	KUNIT_EXPECT_EQ(test, nr, before.cached);
 	KUNIT_EXPECT_EQ(test, after.cached, 0);
 	KUNIT_EXPECT_EQ(test, after.lowest, 0);
 	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
-	KUNIT_EXPECT_GT(test, after.refused, before.refused);
+	KUNIT_EXPECT_EQ(test, after.refused, before.refused + 1);
 	expect_conserved(test);
-}
-
-static void kpkeys_pgtable_cache_test_empty_atomic(struct kunit *test)
-{
-	test_empty(test, false);
-}
-
-static void kpkeys_pgtable_cache_test_empty_reclaim(struct kunit *test)
-{
-	test_empty(test, true);
 }
 
 /* Take all there is without a refill; *@nr says how many that are. There is room for one more. */
@@ -277,7 +267,7 @@ static struct page **drain_all(struct kunit *test, unsigned int *nr)
 	kpkeys_pgtable_cache_stats(&s);
 	pages = kunit_kcalloc(test, s.cached + 1, sizeof(*pages), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
-	*nr = drain(pages, s.cached, false);
+	*nr = drain(pages, s.cached);
 
 	return pages;
 }
@@ -380,7 +370,7 @@ static bool no_pages;
 static struct page *only;
 
 /* The page allocator has nothing larger than this, or only these pages and no more. */
-static struct page *alloc_pages_up_to(gfp_t gfp, unsigned int order)
+static struct page *alloc_pages_up_to(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *page = only;
 
@@ -403,6 +393,8 @@ static struct page *alloc_block(struct kunit *test)
 	unsigned long addr;
 	LIST_HEAD(split);
 
+	if (!arch_kpkeys_must_split())
+		kunit_skip(test, "the direct map is made of pages");
 	/* Other tests leave much of the direct map split. */
 	while ((block = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, BLOCK_ORDER))) {
 		addr = (unsigned long)page_address(block + 1);
@@ -473,7 +465,7 @@ static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 	page[0] = kpkeys_pgtable_cache_alloc(GFP_ATOMIC);
 	page[1] = alloc_atomic();
 	noreclaim = memalloc_noreclaim_save();
-	page[2] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	page[2] = alloc_atomic();
 	memalloc_noreclaim_restore(noreclaim);
 	kpkeys_pgtable_cache_stats(&after);
 	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
@@ -482,6 +474,87 @@ static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 		KUNIT_EXPECT_NOT_NULL(test, page[i]);
 	free_all(page, ARRAY_SIZE(page));
 	free_all(pages, nr);
+}
+
+static gfp_t seen_gfp[64];
+static unsigned int seen_order[64];
+static unsigned int nr_seen;
+
+/* The page allocator has nothing, and writes down how it was asked. */
+static struct page *record_and_fail(gfp_t gfp, unsigned int order, int nid)
+{
+	if (nr_seen < ARRAY_SIZE(seen_gfp)) {
+		seen_gfp[nr_seen] = gfp;
+		seen_order[nr_seen++] = order;
+	}
+
+	return NULL;
+}
+
+/*
+ * Chunks are asked for without reclaim, and without the last pages of memory; the
+ * last resort is a single page, by what the caller may do and no more.
+ */
+static void kpkeys_pgtable_cache_test_gfp(struct kunit *test)
+{
+	static const gfp_t callers[] = { GFP_KERNEL, GFP_NOFS, GFP_NOIO,
+					 GFP_KERNEL | __GFP_NORETRY,
+					 GFP_KERNEL | __GFP_RETRY_MAYFAIL };
+	const gfp_t kept = __GFP_RECLAIM | __GFP_IO | __GFP_FS | __GFP_NORETRY |
+			   __GFP_RETRY_MAYFAIL | __GFP_NOFAIL | __GFP_NOMEMALLOC;
+	struct page **pages;
+	unsigned int i, j, nr;
+
+	skip_if_running(test);
+	pages = drain_to_mark(test, &nr, 0);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, record_and_fail);
+	for (i = 0; i < ARRAY_SIZE(callers); i++) {
+		nr_seen = 0;
+		KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(callers[i] | __GFP_ACCOUNT));
+		KUNIT_ASSERT_GT(test, nr_seen, 1);
+		for (j = 0; j < nr_seen; j++) {
+			KUNIT_EXPECT_FALSE(test, seen_gfp[j] & __GFP_ACCOUNT);
+			if (j == nr_seen - 1)
+				continue;
+			KUNIT_EXPECT_FALSE(test, seen_gfp[j] & __GFP_RECLAIM);
+			KUNIT_EXPECT_TRUE(test, seen_gfp[j] & __GFP_NOMEMALLOC);
+			KUNIT_EXPECT_TRUE(test, seen_gfp[j] & __GFP_NOWARN);
+			if (seen_order[j])
+				KUNIT_EXPECT_TRUE(test, seen_gfp[j] & __GFP_THISNODE);
+		}
+		KUNIT_EXPECT_EQ(test, seen_order[j - 1], 0);
+		KUNIT_EXPECT_EQ(test, (__force unsigned int)(seen_gfp[j - 1] & kept),
+				(__force unsigned int)callers[i]);
+	}
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	free_all(pages, nr);
+	expect_conserved(test);
+}
+
+/* vmalloc() sets PF_MEMALLOC for callers who may sleep, too: they get their tables. */
+static void kpkeys_pgtable_cache_test_memalloc(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	unsigned int noreclaim, nr;
+	struct page *page, **pages;
+
+	skip_if_running(test);
+	if (!IS_ENABLED(CONFIG_PREEMPT_COUNT))
+		kunit_skip(test, "PF_MEMALLOC is all that tells whether this may sleep");
+	pages = drain_to_mark(test, &nr, 0);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kpkeys_pgtable_cache_stats(&before);
+	noreclaim = memalloc_noreclaim_save();
+	page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	memalloc_noreclaim_restore(noreclaim);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_NOT_NULL(test, page);
+	KUNIT_EXPECT_GT(test, after.taken, before.taken);
+	KUNIT_EXPECT_EQ(test, after.emergency, before.emergency);
+	free_all(&page, 1);
+	free_all(pages, nr);
+	expect_conserved(test);
 }
 
 /* No memory at all: NULL, with nothing changed, and it works again afterwards. */
@@ -537,47 +610,59 @@ static void kpkeys_pgtable_cache_test_fragmented(struct kunit *test)
 	expect_conserved(test);
 }
 
+static struct page *next_single;
+static unsigned int nr_singles;
+
+/* Nothing but single pages of one block. */
+static struct page *alloc_singles(gfp_t gfp, unsigned int order, int nid)
+{
+	if (order || !nr_singles)
+		return NULL;
+	nr_singles--;
+
+	return next_single++;
+}
+
 /*
- * A single page is of use where the direct map is split already; elsewhere it would
- * take more tables than it brings.
+ * Memory is in pieces, and the block that they are in is not split. The first pays
+ * for the split, and each other one is a page table.
  */
-static void kpkeys_pgtable_cache_test_single_page(struct kunit *test)
+static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
 	struct page *block, **pages;
+	unsigned int demand, nr, i;
 	unsigned long addr;
-	unsigned int i, nr;
 
 	skip_if_running(test);
 	block = alloc_block(test);
-	addr = (unsigned long)page_address(block + 1);
-	pages = drain_to_mark(test, &nr, 1);
-	max_order = 0;
+	pages = drain_to_mark(test, &nr, 200);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_singles);
+	next_single = block;
+	nr_singles = 200;
+	addr = (unsigned long)page_address(block);
+	demand = split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE);
+	KUNIT_EXPECT_GT(test, demand, 0);
 	kpkeys_pgtable_cache_stats(&before);
-	/* It is given back untouched. */
-	only = block + 1;
-	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
-	kpkeys_pgtable_cache_stats(&after);
-	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
-	KUNIT_EXPECT_GT(test, split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE), 0);
-
-	/* Split by hand, with just the tables that it takes. */
-	addr += PAGE_SIZE;
-	for (i = split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE); i; i--)
-		kpkeys_pgtable_cache_free(pages[--nr]);
-	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(addr, addr + PAGE_SIZE), 0);
-	no_pages = false;
-	only = block + 2;
-	kpkeys_pgtable_cache_stats(&before);
-	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	for (i = 0; i < 200; i++) {
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		if (!pages[nr])
+			break;
+		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(pages[nr]));
+		KUNIT_EXPECT_EQ(test, probe(page_address(pages[nr])), -EFAULT);
+		nr++;
+	}
 	kpkeys_pgtable_cache_stats(&after);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
-	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
-	KUNIT_EXPECT_EQ(test, after.taken, before.taken + 1);
-	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(block + 2));
-	KUNIT_EXPECT_EQ(test, probe((void *)addr), -EFAULT);
-	free_all(pages, pages[nr] ? nr + 1 : nr);
-	free_block(block, 1, 2);
+	KUNIT_EXPECT_EQ(test, nr_singles, 0);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken + 200);
+	/* What is not a table of the split, or of the cache itself, has been handed out. */
+	KUNIT_EXPECT_EQ(test, i, 200 - demand - (after.meta - before.meta) -
+			(after.cached - before.cached));
+	KUNIT_EXPECT_EQ(test, after.reserved, before.reserved);
+	free_all(pages, nr);
+	free_block(block, 0, 200);
 	expect_conserved(test);
 }
 
@@ -791,13 +876,9 @@ static void kpkeys_pgtable_cache_test_free_anywhere(struct kunit *test)
 	expect_conserved(test);
 }
 
-/*
- * What a shrinker that maps memory does: its tables are the last ones that there are,
- * not those of a refill, and lockdep has nothing to say.
- */
+/* A shrinker that maps memory refills the cache; lockdep has nothing to say. */
 static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 {
-	struct kpkeys_pgtable_cache_stats before, after;
 	unsigned int noreclaim, nofs, nr;
 	struct page **pages;
 	void *area[5];
@@ -806,7 +887,6 @@ static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 	skip_if_running(test);
 	pages = drain_to_mark(test, &nr, 0);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
-	kpkeys_pgtable_cache_stats(&before);
 	/* As __perform_reclaim() */
 	fs_reclaim_acquire(GFP_KERNEL);
 	noreclaim = memalloc_noreclaim_save();
@@ -820,11 +900,205 @@ static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 	memalloc_nofs_restore(nofs);
 	memalloc_noreclaim_restore(noreclaim);
 	fs_reclaim_release(GFP_KERNEL);
+	free_all(pages, nr);
+	expect_conserved(test);
+}
+
+#define FRAME_PAGES	BIT(ARCH_KPKEYS_PGTABLE_FRAME_ORDER)
+#define NR_TABLES	(8 * FRAME_PAGES)
+
+/* One page in a hundred stays in use, here and there; nearly all the others go back. */
+static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	unsigned int i, in_blocks = 0;
+	struct page **pages;
+
+	skip_if_running(test);
+	pages = kunit_kcalloc(test, NR_TABLES, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	for (i = 0; i < NR_TABLES; i++)
+		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	for (i = 0; i < NR_TABLES; i++) {
+		unsigned long addr = pages[i] ? (unsigned long)page_address(pages[i]) : 0;
+
+		if (i % 100 == 7) {
+			if (addr && split_kernel_leaf_mapping_demand(addr, addr + PAGE_SIZE))
+				in_blocks++;
+		} else if (pages[i]) {
+			kpkeys_pgtable_cache_free(pages[i]);
+			pages[i] = NULL;
+		}
+	}
+	kpkeys_pgtable_cache_stats(&before);
+	KUNIT_EXPECT_GT(test, kpkeys_pgtable_cache_shrink(ULONG_MAX), NR_TABLES / 2);
+	kpkeys_pgtable_cache_stats(&after);
+	/* What stays for the next tables, but never more than a frame of it. */
+	KUNIT_EXPECT_LE(test, after.cached, FRAME_PAGES + 128);
+	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + NR_TABLES / FRAME_PAGES + 1);
+	KUNIT_EXPECT_EQ(test, after.moving, 0);
+	/* All but one of the frames that are mapped by blocks. */
+	if (in_blocks > 2 * FRAME_PAGES / 100)
+		KUNIT_EXPECT_GT(test, after.splits, before.splits);
+	for (i = 7; i < NR_TABLES; i += 100) {
+		KUNIT_EXPECT_NOT_NULL(test, pages[i]);
+		if (pages[i])
+			KUNIT_EXPECT_EQ(test, probe(page_address(pages[i])), -EFAULT);
+	}
+	free_all(pages, NR_TABLES);
+	expect_conserved(test);
+}
+
+/* A page that is freed twice is refused, and is in the cache once. */
+static void kpkeys_pgtable_cache_test_double_free(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *page, *other;
+
+	skip_if_running(test);
+	page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	kpkeys_pgtable_cache_stats(&before);
+	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_free(page));
+	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_free(page));
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.cached, before.cached + 1);
+	KUNIT_EXPECT_EQ(test, after.mismatched, before.mismatched + 1);
+	page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	other = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_PTR_NE(test, page, other);
+	free_all(&page, 1);
+	free_all(&other, 1);
+	expect_conserved(test);
+}
+
+/* A page that is not the cache's stays who frees it. */
+static void kpkeys_pgtable_cache_test_not_ours(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	kpkeys_pgtable_cache_stats(&before);
+	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_owns(page));
+	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_free(page));
 	kpkeys_pgtable_cache_stats(&after);
 	KUNIT_EXPECT_EQ(test, after.taken, before.taken);
-	/* With larger pages, a table that is there already may have room for all. */
-	if (IS_ENABLED(CONFIG_ARM64_4K_PAGES))
-		KUNIT_EXPECT_GT(test, after.emergency, before.emergency);
+	__free_page(page);
+}
+
+/* A page that is broken is not handed out any more, whether it was in use or free. */
+static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *broken[2], **pages;
+	unsigned int i, nr;
+
+	skip_if_running(test);
+	kpkeys_pgtable_cache_stats(&before);
+	for (i = 0; i < ARRAY_SIZE(broken); i++) {
+		broken[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		KUNIT_ASSERT_NOT_NULL(test, broken[i]);
+	}
+	SetPageHWPoison(broken[0]);
+	free_all(broken, ARRAY_SIZE(broken));
+	SetPageHWPoison(broken[1]);
+	/* Out of the magazine of whatever CPU this was. */
+	kpkeys_pgtable_cache_shrink(0);
+	pages = alloc_many(test, &nr);
+	for (i = 0; i < nr; i++) {
+		KUNIT_EXPECT_PTR_NE(test, pages[i], broken[0]);
+		KUNIT_EXPECT_PTR_NE(test, pages[i], broken[1]);
+	}
+	free_all(pages, nr);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.poisoned, before.poisoned + 2);
+	/* They stay the cache's, which never uses them again. */
+	for (i = 0; i < ARRAY_SIZE(broken); i++) {
+		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(broken[i]));
+		ClearPageHWPoison(broken[i]);
+	}
+	expect_conserved(test);
+#else
+	kunit_skip(test, "needs CONFIG_MEMORY_FAILURE");
+#endif
+}
+
+#define NR_HERD		16
+
+static DECLARE_COMPLETION(herd_start);
+static atomic_t nr_blocks_taken;
+
+struct herd {
+	struct kunit *test;
+	struct page *page;
+	bool done;
+};
+
+static int herd(void *data)
+{
+	struct herd *h = data;
+
+	/* What the test replaces is replaced here, too. */
+	current->kunit_test = h->test;
+	wait_for_completion(&herd_start);
+	h->page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	current->kunit_test = NULL;
+	WRITE_ONCE(h->done, true);
+	while (!kthread_should_stop())
+		schedule_timeout_uninterruptible(1);
+
+	return 0;
+}
+
+/* Slow enough for all others to find the cache empty, too. */
+static struct page *alloc_slowly(gfp_t gfp, unsigned int order, int nid)
+{
+	if (order == ARCH_KPKEYS_PGTABLE_FRAME_ORDER)
+		atomic_inc(&nr_blocks_taken);
+	schedule_timeout_uninterruptible(HZ / 20);
+
+	return alloc_pages(gfp, order);
+}
+
+/* Many find the cache empty at once: one of them takes a block, the others wait for it. */
+static void kpkeys_pgtable_cache_test_herd(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct task_struct *t[NR_HERD];
+	struct herd *h;
+	struct page **pages;
+	unsigned int nr, i;
+
+	skip_if_running(test);
+	h = kunit_kcalloc(test, NR_HERD, sizeof(*h), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, h);
+	reinit_completion(&herd_start);
+	atomic_set(&nr_blocks_taken, 0);
+	for (i = 0; i < NR_HERD; i++) {
+		h[i].test = test;
+		t[i] = kthread_run(herd, &h[i], "kpkeys-herd");
+		KUNIT_ASSERT_FALSE(test, IS_ERR(t[i]));
+	}
+	pages = drain_to_mark(test, &nr, 0);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_slowly);
+	kpkeys_pgtable_cache_stats(&before);
+	complete_all(&herd_start);
+	for (i = 0; i < NR_HERD; i++) {
+		while (!READ_ONCE(h[i].done))
+			schedule_timeout_uninterruptible(1);
+	}
+	kpkeys_pgtable_cache_stats(&after);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_EQ(test, atomic_read(&nr_blocks_taken), 1);
+	KUNIT_EXPECT_EQ(test, after.refills[0], before.refills[0] + 1);
+	for (i = 0; i < NR_HERD; i++) {
+		kthread_stop(t[i]);
+		KUNIT_EXPECT_NOT_NULL(test, h[i].page);
+		free_all(&h[i].page, 1);
+	}
 	free_all(pages, nr);
 	expect_conserved(test);
 }
@@ -879,8 +1153,6 @@ static int kpkeys_pgtable_cache_test_init(struct kunit *test)
 {
 	if (!kpkeys_hardened_pgtables_enabled())
 		kunit_skip(test, "page tables are not protected on this machine");
-	if (!arch_kpkeys_must_split())
-		kunit_skip(test, "the direct map is made of pages, which needs no cache");
 
 	return 0;
 }
@@ -891,20 +1163,26 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_shrink),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_fullest_first),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_atomic),
-	KUNIT_CASE(kpkeys_pgtable_cache_test_empty_atomic),
-	KUNIT_CASE(kpkeys_pgtable_cache_test_empty_reclaim),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_empty),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_memalloc),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_gfp),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_emergency),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_no_memory),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_fragmented),
-	KUNIT_CASE(kpkeys_pgtable_cache_test_single_page),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_singles),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_free_anywhere),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_vmalloc_in_reclaim),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_parts),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_double_free),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_not_ours),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_poisoned),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_herd),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_race),
 	{}
 };

@@ -7,52 +7,52 @@
 
 #include <linux/tracepoint.h>
 
-DECLARE_EVENT_CLASS(kpkeys_pgtable_chunk,
+DECLARE_EVENT_CLASS(kpkeys_pgtable_pages,
 
-	TP_PROTO(unsigned long pfn, unsigned int order, unsigned int tables, int ret),
+	TP_PROTO(unsigned long pfn, unsigned int nr, unsigned int tables, int ret),
 
-	TP_ARGS(pfn, order, tables, ret),
+	TP_ARGS(pfn, nr, tables, ret),
 
 	TP_STRUCT__entry(
 		__field(unsigned long, pfn)
-		__field(unsigned int, order)
+		__field(unsigned int, nr)
 		__field(unsigned int, tables)
 		__field(int, ret)
 	),
 
 	TP_fast_assign(
 		__entry->pfn = pfn;
-		__entry->order = order;
+		__entry->nr = nr;
 		__entry->tables = tables;
 		__entry->ret = ret;
 	),
 
-	TP_printk("pfn=0x%lx order=%u tables=%u ret=%d",
-		  __entry->pfn, __entry->order, __entry->tables, __entry->ret)
+	TP_printk("pfn=0x%lx nr=%u tables=%u ret=%d",
+		  __entry->pfn, __entry->nr, __entry->tables, __entry->ret)
 );
 
 /**
  * kpkeys_pgtable_refill - the cache of page-table pages got a chunk
  * @pfn:    its first page.
- * @order:  its order.
+ * @nr:     how many pages.
  * @tables: how many page tables it took to split it off the direct map.
  * @ret:    0, or why its pkey could not be set, and it is parked.
  */
-DEFINE_EVENT(kpkeys_pgtable_chunk, kpkeys_pgtable_refill,
-	TP_PROTO(unsigned long pfn, unsigned int order, unsigned int tables, int ret),
-	TP_ARGS(pfn, order, tables, ret)
+DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_refill,
+	TP_PROTO(unsigned long pfn, unsigned int nr, unsigned int tables, int ret),
+	TP_ARGS(pfn, nr, tables, ret)
 );
 
 /**
- * kpkeys_pgtable_give_back - a free chunk goes back to the page allocator
- * @pfn:    its first page.
- * @order:  its order.
- * @tables: 0; the boundaries of a whole chunk are there.
- * @ret:    0, or why its pkey could not be reset, and it is leaked.
+ * kpkeys_pgtable_give_back - free pages go back to the page allocator
+ * @pfn:    the first of a run.
+ * @nr:     how many.
+ * @tables: how many page tables it took to split the run off the direct map.
+ * @ret:    0, or why their pkey could not be reset, and they are leaked.
  */
-DEFINE_EVENT(kpkeys_pgtable_chunk, kpkeys_pgtable_give_back,
-	TP_PROTO(unsigned long pfn, unsigned int order, unsigned int tables, int ret),
-	TP_ARGS(pfn, order, tables, ret)
+DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_give_back,
+	TP_PROTO(unsigned long pfn, unsigned int nr, unsigned int tables, int ret),
+	TP_ARGS(pfn, nr, tables, ret)
 );
 
 #endif /* _TRACE_KPKEYS_H */

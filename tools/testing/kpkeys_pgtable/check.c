@@ -4,20 +4,48 @@
  * insides is in this file, which is included after them.
  */
 
-enum place { NOWHERE, BUDDY, CACHED, RESERVED, PARKED, LEAKED, TABLE, HELD };
+enum place {
+	NOWHERE,
+	AT_BUDDY,
+	AT_FRAME,		/* free, in its frame */
+	AT_MAGAZINE,
+	AT_RESERVE,
+	AT_STATE,		/* what the cache keeps its state in */
+	AT_PARKED,
+	AT_TABLE,		/* of the direct map */
+	AT_HELD,		/* handed out, or of somebody else */
+	/* What no list knows of: */
+	AT_POISON,		/* broken and ours */
+	AT_LEAK,		/* ours, but its pkey could not be restored */
+	AT_ABANDONED,		/* its pkey could not be set */
+	AT_BIN,			/* broken, and freed to the page allocator */
+	NR_PLACES
+};
 
 static u8 place[MODEL_NR_PAGES];
-static bool in_chunk[MODEL_NR_PAGES];
-static unsigned long nr_free_chunk_pages;
+static struct frame *frames[MODEL_NR_PAGES >> FRAME_ORDER];
+
+/* What the bits say of a page. */
+static bool is_ours(unsigned long i)
+{
+	return frames[i >> FRAME_ORDER] &&
+	       test_bit(i & (FRAME_PAGES - 1), frames[i >> FRAME_ORDER]->ours);
+}
+
+static bool is_used(unsigned long i)
+{
+	return frames[i >> FRAME_ORDER] &&
+	       test_bit(i & (FRAME_PAGES - 1), frames[i >> FRAME_ORDER]->used);
+}
 
 /* A page is in one place. */
 static void found(struct page *page, enum place where)
 {
-	unsigned long pfn = page_to_pfn(page);
+	unsigned long i = page - mem_map;
 
-	CHECK(pfn < MODEL_NR_PAGES);
-	CHECK(place[pfn] == NOWHERE);
-	place[pfn] = where;
+	CHECK(i < MODEL_NR_PAGES);
+	CHECK(place[i] == NOWHERE);
+	place[i] = where;
 }
 
 static void found_reserve(struct kpkeys_split_reserve *reserve, enum place where)
@@ -33,54 +61,105 @@ static void found_reserve(struct kpkeys_split_reserve *reserve, enum place where
 	CHECK(reserve->nr == nr);
 }
 
-static void found_chunk(struct chunk *chunk)
+/* The pages that the cache keeps its state in. */
+static void each_state_page(void **table, int level, void (*fn)(struct page *page))
 {
-	unsigned int i, nr = chunk_pages(chunk);
-	struct page *page;
-
-	CHECK(!(chunk->pfn & (nr - 1)));
-	for (i = 0; i < nr; i++) {
-		CHECK(!in_chunk[chunk->pfn + i]);
-		in_chunk[chunk->pfn + i] = true;
-	}
-	if (chunk == parked || (chunk->nr_free == nr && list_empty(&chunk->node))) {
-		for (i = 0; i < nr; i++)
-			found(pfn_to_page(chunk->pfn + i), chunk == parked ? PARKED : LEAKED);
-		return;
-	}
-
-	i = 0;
-	list_for_each_entry(page, &chunk->free, lru) {
-		CHECK(page_to_pfn(page) - chunk->pfn < nr);
-		CHECK(page->refcount == 1 && !page->table && !page->private && page->offline);
-		found(page, CACHED);
-		i++;
-	}
-	CHECK(chunk->nr_free == i);
-	CHECK(list_empty(&chunk->node) == !i);
-	nr_free_chunk_pages += i == nr ? i : 0;
-	for (i = 0; i < nr; i++)
-		CHECK(model.pkey[chunk->pfn + i] == KPKEYS_PKEY_PGTABLES);
-}
-
-/* A chunk with free pages is where it is looked for. */
-static void check_queues(void)
-{
-	unsigned long nr = 0;
-	struct chunk *chunk;
 	unsigned int i;
 
-	for (i = 0; i < NR_BUCKETS; i++) {
-		list_for_each_entry(chunk, &cache.bucket[i], node) {
-			CHECK(fls(chunk->nr_free) == i);
-			CHECK(chunk->nr_free < chunk_pages(chunk));
+	if (table != cache->index)
+		fn(model_page(table));
+	for (i = 0; level >= 0 && i < 1U << PTRS_SHIFT; i++) {
+		if (table[i])
+			each_state_page(table[i], level - 1, fn);
+	}
+}
+
+static void each_state(void (*fn)(struct page *page))
+{
+	char *p, *end = (char *)(magazines + nr_cpu_ids);
+	unsigned int i;
+
+	for (p = (char *)cache; p < end; p += PAGE_SIZE)
+		fn(model_page(p));
+	each_state_page(cache->index, INDEX_LEVELS - 1, fn);
+	for (i = 0; i < cache->nr_spare; i++)
+		fn(pfn_to_page(cache->spare[i]));
+}
+
+static void found_state(struct page *page)
+{
+	found(page, AT_STATE);
+}
+
+static void check_frame(unsigned long first)
+{
+	struct frame *frame = frames[first >> FRAME_ORDER];
+	unsigned int i, ours = 0, free = 0;
+
+	CHECK(frame->pfn == model_pfn(first));
+	for (i = 0; i < FRAME_PAGES; i++) {
+		struct page *page = &mem_map[first + i];
+
+		ours += test_bit(i, frame->ours);
+		if (test_bit(i, frame->used))
+			CHECK(test_bit(i, frame->ours) && !test_bit(i, frame->free));
+		if (!test_bit(i, frame->free))
+			continue;
+		CHECK(test_bit(i, frame->ours));
+		CHECK(page->refcount == 1 && !page->table && !page->private);
+		found(page, AT_FRAME);
+		free++;
+	}
+	CHECK(frame->nr_ours == ours);
+	CHECK(frame->nr_free == free);
+	CHECK(list_empty(&frame->node) == !free);
+}
+
+/* A frame with free pages is where it is looked for. */
+static void check_node(int nid)
+{
+	struct node_frames *node = &cache->frames[nid];
+	unsigned long ours = 0, free = 0, listed = 0, nr = 0, i;
+	struct frame *frame;
+
+	for (i = 0; i < FRAME_BUCKETS; i++) {
+		list_for_each_entry(frame, &node->bucket[i], node) {
+			CHECK(frame == frames[model_index(frame->pfn) >> FRAME_ORDER]);
+			CHECK(pfn_to_nid(frame->pfn) == nid);
+			CHECK(frame->nr_free);
+			CHECK(i == (frame->nr_free == frame->nr_ours ? IDLE_BUCKET :
+				    fls(frame->nr_free)));
+			listed++;
 		}
 	}
-	list_for_each_entry(chunk, &cache.free_chunks, node) {
-		CHECK(chunk->nr_free == chunk_pages(chunk));
-		nr += chunk->nr_free;
+	for (i = 0; i < ARRAY_SIZE(frames); i++) {
+		frame = frames[i];
+		if (!frame || model_nid(i << FRAME_ORDER) != nid)
+			continue;
+		ours += frame->nr_ours;
+		free += frame->nr_free;
+		nr += !!frame->nr_free;
 	}
-	CHECK(cache.free_chunk_pages == nr && nr == nr_free_chunk_pages);
+	CHECK(listed == nr);
+	CHECK(node->nr_ours == ours);
+	CHECK(node->nr_free == free);
+	CHECK(node->lowest <= free || node->lowest == ULONG_MAX);
+	CHECK(model.reclaimable[nid] == free);
+}
+
+static void check_magazine(unsigned int cpu)
+{
+	struct magazine *mag = &magazines[cpu];
+	unsigned long i, index;
+
+	CHECK(mag->nr <= ARRAY_SIZE(mag->pfn));
+	for (i = 0; i < mag->nr; i++) {
+		index = model_index(mag->pfn[i]);
+		found(&mem_map[index], AT_MAGAZINE);
+		CHECK(is_ours(index) && !is_used(index));
+		CHECK(model_nid(index) == cpu % model.nr_nodes);
+		CHECK(mem_map[index].refcount == 1 && !mem_map[index].table);
+	}
 }
 
 static void found_tables(void)
@@ -89,27 +168,58 @@ static void found_tables(void)
 
 	for (i = 0; i < ARRAY_SIZE(model.pmd_table); i++) {
 		if (model.pmd_table[i])
-			found(model.pmd_table[i], TABLE);
+			found(model.pmd_table[i], AT_TABLE);
 	}
 	for (i = 0; i < ARRAY_SIZE(model.pte_table); i++) {
 		if (model.pte_table[i])
-			found(model.pte_table[i], TABLE);
+			found(model.pte_table[i], AT_TABLE);
 	}
 }
 
-/* The demand of the next chunk that a refill will try. */
-static unsigned int next_demand(void)
+/* The bits, the pkey and the flag of a page go with the place where it is. */
+static void check_page(unsigned long i)
 {
-	if (parked)
-		return model_split_demand(chunk_address(parked), chunk_pages(parked));
+	bool ours = is_ours(i), used = is_used(i);
+	struct page *page = &mem_map[i];
 
-	return CHUNK_MAX_DEMAND;
-}
+	if (model.buddy[i])
+		found(page, AT_BUDDY);
+	/* All that is not a table, or known to be somewhere. */
+	if (place[i] == NOWHERE && ours)
+		place[i] = page->broken && model.pkey[i] == KPKEYS_PKEY_PGTABLES ?
+			   AT_POISON : AT_LEAK;
+	if (place[i] == NOWHERE)
+		place[i] = page->broken && !page->refcount ? AT_BIN : AT_ABANDONED;
 
-/* See the invariant of refill_reserve: a full reserve will come of it, and more than that. */
-static bool parked_nets_pages(void)
-{
-	return refill_reserve.nr - next_demand() + chunk_pages(parked) > CHUNK_MAX_DEMAND;
+	switch (place[i]) {
+	case AT_BUDDY:
+	case AT_BIN:
+		CHECK(!ours && model.pkey[i] == KPKEYS_PKEY_DEFAULT);
+		break;
+	case AT_FRAME:
+	case AT_MAGAZINE:
+	case AT_STATE:
+	case AT_POISON:
+		CHECK(ours && !used && model.pkey[i] == KPKEYS_PKEY_PGTABLES);
+		break;
+	case AT_RESERVE:
+		CHECK(used && model.pkey[i] == KPKEYS_PKEY_PGTABLES);
+		break;
+	case AT_PARKED:
+	case AT_ABANDONED:
+		CHECK(!ours && page->refcount == 1);
+		break;
+	case AT_TABLE:
+	case AT_HELD:
+		/* Tables from before there was a cache are not its own. */
+		CHECK(used == ours);
+		CHECK(model.pkey[i] == (ours ? KPKEYS_PKEY_PGTABLES : KPKEYS_PKEY_DEFAULT));
+		break;
+	case AT_LEAK:
+		CHECK(!used);
+		break;
+	}
+	CHECK(page->offline == (ours && !used));
 }
 
 /*
@@ -119,69 +229,105 @@ static bool parked_nets_pages(void)
 static void check_begin(void)
 {
 	memset(place, NOWHERE, sizeof(place));
-	memset(in_chunk, 0, sizeof(in_chunk));
-	nr_free_chunk_pages = 0;
 }
 
 static void check_end(void)
 {
 	struct kpkeys_pgtable_cache_stats stats;
-	unsigned long nr[HELD + 1] = { };
-	unsigned long in_use = 0, pfn;
-	struct rb_node *node;
-	long nr_chunks = 0;
+	unsigned long nr[NR_PLACES] = { };
+	unsigned long in_use = 0, i;
 
-	for (node = rb_first(&cache.chunks); node; node = rb_next(node)) {
-		found_chunk(rb_entry(node, struct chunk, rb));
-		nr_chunks++;
-	}
-	if (model.use_cache)
-		check_queues();
-	found_reserve(&refill_reserve, RESERVED);
-	found_tables();
-	for (pfn = 0; pfn < MODEL_NR_PAGES; pfn++) {
-		if (model.buddy[pfn]) {
-			found(pfn_to_page(pfn), BUDDY);
-			CHECK(model.pkey[pfn] == KPKEYS_PKEY_DEFAULT);
-			CHECK(!in_chunk[pfn]);
-		} else if (place[pfn] == TABLE || place[pfn] == HELD) {
-			/* Tables from before there was a cache are not its own. */
-			in_use += in_chunk[pfn];
+	memset(frames, 0, sizeof(frames));
+	if (model.use_cache) {
+		each_state(found_state);
+		for (i = 0; i < MODEL_NR_PAGES; i += FRAME_PAGES)
+			frames[i >> FRAME_ORDER] = frame_of(model_pfn(i));
+		for (i = 0; i < MODEL_NR_PAGES; i += FRAME_PAGES) {
+			if (frames[i >> FRAME_ORDER])
+				check_frame(i);
 		}
-		CHECK(place[pfn] != NOWHERE);
-		nr[place[pfn]]++;
+		for (i = 0; i < model.nr_nodes; i++)
+			check_node(i);
+		for (i = 0; i < MODEL_NR_CPUS; i++)
+			check_magazine(i);
+		for (i = 0; cache->parked.tries && i < 1U << cache->parked.order; i++)
+			found(pfn_to_page(cache->parked.pfn + i), AT_PARKED);
 	}
-	CHECK(model.nr_objects == nr_chunks);
-
+	found_reserve(&refill_reserve, AT_RESERVE);
+	found_tables();
+	for (i = 0; i < MODEL_NR_PAGES; i++) {
+		check_page(i);
+		nr[place[i]]++;
+		in_use += is_used(i);
+	}
+	CHECK(nr[AT_BUDDY] == model.nr_buddy);
 	if (!model.use_cache)
 		return;
+
 	kpkeys_pgtable_cache_stats(&stats);
-	CHECK(stats.cached == nr[CACHED]);
-	CHECK(stats.reserved == nr[RESERVED]);
-	CHECK(stats.parked == nr[PARKED]);
-	CHECK(stats.leaked == nr[LEAKED]);
-	CHECK(stats.in_use == in_use);
-	CHECK(stats.taken == stats.cached + stats.reserved + stats.in_use + stats.parked +
-			     stats.leaked);
-	CHECK(refill_reserve.nr >= next_demand());
-	CHECK(!parked || parked_nets_pages());
+	CHECK(stats.cached == nr[AT_FRAME] + nr[AT_MAGAZINE]);
+	CHECK(stats.reserved == nr[AT_RESERVE]);
+	CHECK(stats.in_use == in_use - nr[AT_RESERVE]);
+	CHECK(stats.meta == nr[AT_STATE]);
+	CHECK(!stats.moving);
+	CHECK(stats.parked == nr[AT_PARKED]);
+	/* One that is leaked may turn out to be broken as well. */
+	CHECK(stats.poisoned + stats.leaked ==
+	      nr[AT_POISON] + nr[AT_LEAK] + nr[AT_ABANDONED]);
+	CHECK(counted(ABANDONED) == nr[AT_ABANDONED]);
+	CHECK(stats.poisoned <= nr[AT_POISON]);
+	CHECK(stats.taken == stats.cached + stats.reserved + stats.in_use + stats.meta +
+			     stats.parked + stats.poisoned + stats.leaked);
+	CHECK(refill_reserve.nr <= CHUNK_MAX_DEMAND && cache->nr_spare <= INDEX_LEVELS);
+}
+
+/* Map memory by blocks again, but where the parked chunk was split off. */
+static void remap(unsigned long pud)
+{
+	if (!cache->parked.tries || model_index(cache->parked.pfn) >> MODEL_PUD_ORDER != pud)
+		model_remap(pud);
+}
+
+/*
+ * A window is what it takes to change the state of the cache: what it was when the
+ * last one closed it is when the next one opens.
+ */
+static u64 state_hash, hash;
+static bool state_known;
+
+static void hash_page(struct page *page)
+{
+	const u64 *p = page_address(page);
+	unsigned int i;
+
+	for (i = 0; i < PAGE_SIZE / sizeof(*p); i++)
+		hash = (hash ^ p[i]) * 0x9e3779b97f4a7c15;
+}
+
+static void check_window(bool opens)
+{
+	if (!cache)
+		return;
+	if (opens && !state_known)
+		return;
+	hash = 0;
+	each_state(hash_page);
+	if (opens)
+		CHECK(hash == state_hash);
+	state_hash = hash;
+	state_known = true;
 }
 
 /* As at boot, before kpkeys_pgtable_cache_init(). */
-static void cache_reset(void)
+static void cache_reset(int nr_nodes)
 {
-	struct rb_node *node;
-
-	while ((node = rb_first(&cache.chunks))) {
-		struct chunk *chunk = rb_entry(node, struct chunk, rb);
-
-		rb_erase(node, &cache.chunks);
-		kfree(chunk);
-	}
-	memset(&cache, 0, sizeof(cache));
-	INIT_LIST_HEAD(&cache.free_chunks);
+	free(nodes);
+	nodes = NULL;
+	cache = NULL;
+	magazines = NULL;
+	memset(counters, 0, sizeof(counters));
 	INIT_LIST_HEAD(&refill_reserve.pages);
 	refill_reserve.nr = 0;
-	parked = NULL;
-	model_reset();
+	state_known = false;
+	model_reset(nr_nodes);
 }

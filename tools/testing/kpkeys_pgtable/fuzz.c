@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
 	size_t i;
 
-	CHECK(start());
+	CHECK(start(1 + (size && data[0] & 0x80)));
 	for (i = 0; i + 1 < size; i += 2)
 		step(data[i], data[i + 1]);
 	finish();

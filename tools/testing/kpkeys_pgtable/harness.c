@@ -4,7 +4,7 @@
  * reserve do, with a check of all pages after each step. The bytes come from a
  * random generator or from a fuzzer.
  */
-#define MAX_HELD	1024
+#define MAX_HELD	4096
 
 static struct {
 	struct page *page[MAX_HELD];	/* as tables, from the cache */
@@ -12,6 +12,7 @@ static struct {
 	struct page *foreign[MAX_HELD];	/* from the page allocator, for something else */
 	unsigned int nr_foreign;
 	struct kpkeys_split_reserve reserve;
+	unsigned int nr_interrupts;
 } held;
 
 static void check(void)
@@ -20,33 +21,48 @@ static void check(void)
 
 	check_begin();
 	for (i = 0; i < held.nr; i++) {
-		found(held.page[i], HELD);
+		found(held.page[i], AT_HELD);
 		if (model.use_cache) {
 			CHECK(kpkeys_pgtable_cache_owns(held.page[i]));
-			CHECK(model.pkey[page_to_pfn(held.page[i])] == KPKEYS_PKEY_PGTABLES);
+			CHECK(model.pkey[held.page[i] - mem_map] == KPKEYS_PKEY_PGTABLES);
 		}
 	}
-	for (i = 0; i < held.nr_foreign; i++)
-		found(held.foreign[i], HELD);
-	found_reserve(&held.reserve, HELD);
+	for (i = 0; i < held.nr_foreign; i++) {
+		CHECK(!kpkeys_pgtable_cache_owns(held.foreign[i]));
+		found(held.foreign[i], AT_HELD);
+	}
+	found_reserve(&held.reserve, AT_HELD);
 	check_end();
-	CHECK(!model_ctx.nr_spin && !model_ctx.refill_mutex && !model_ctx.split_lock);
+	CHECK(model_idle());
 }
 
 static void hold(struct page *page)
 {
 	CHECK(page->refcount == 1 && !page->table && !page->private && !page->offline);
-	CHECK(!model.buddy[page_to_pfn(page)]);
+	CHECK(!model.buddy[page - mem_map]);
 	/* As a table, with a lock of its own. */
 	page->table = true;
 	page->private = 0x1234;
+	memset(page_address(page), 0xa5, 64);
 	held.page[held.nr++] = page;
+}
+
+static struct page *alloc_one(gfp_t gfp)
+{
+	struct page *page = kpkeys_pgtable_cache_alloc(gfp);
+	const u64 *p = page ? page_address(page) : NULL;
+
+	CHECK(!page || !page->broken);
+	if (page && gfp & __GFP_ZERO)
+		CHECK(!p[0] && !p[7] && !p[PAGE_SIZE / sizeof(*p) - 1]);
+
+	return page;
 }
 
 static bool op_alloc(gfp_t gfp, unsigned int nr)
 {
 	while (nr-- && held.nr < MAX_HELD) {
-		struct page *page = kpkeys_pgtable_cache_alloc(gfp);
+		struct page *page = alloc_one(gfp);
 
 		if (!page)
 			return false;
@@ -67,6 +83,17 @@ static void op_free(unsigned int which)
 	held.page[which] = held.page[--held.nr];
 	page->table = false;
 	CHECK(kpkeys_pgtable_cache_free(page));
+}
+
+/* An interrupt, wherever they are on: it takes a page, or gives one back. */
+static void irq_handler(void)
+{
+	if (++held.nr_interrupts % 7)
+		return;
+	if (held.nr_interrupts & 1)
+		op_alloc(GFP_ATOMIC, 1);
+	else
+		op_free(held.nr_interrupts);
 }
 
 static void op_take(void)
@@ -116,14 +143,30 @@ static void op_foreign(unsigned int arg)
 	}
 	if (held.nr_foreign + (1 << order) > MAX_HELD)
 		return;
-	page = model_alloc_pages(GFP_ATOMIC, order);
+	page = model_alloc_pages(GFP_ATOMIC, order, NUMA_NO_NODE);
 	if (!page)
 		return;
 	model_split_page(page, order);
 	for (i = 0; i < 1 << order; i++) {
-		CHECK(model.pkey[page_to_pfn(page + i)] == KPKEYS_PKEY_DEFAULT);
+		CHECK(model.pkey[page + i - mem_map] == KPKEYS_PKEY_DEFAULT);
+		CHECK(!kpkeys_pgtable_cache_owns(page + i));
 		CHECK(!kpkeys_pgtable_cache_free(page + i));
 		held.foreign[held.nr_foreign++] = page + i;
+	}
+}
+
+/* Somebody has all pages of a range but one of each 2^order. */
+static void fragment(unsigned long start, unsigned long nr, unsigned int order)
+{
+	unsigned long i;
+
+	for (i = start; i < start + nr && held.nr_foreign < MAX_HELD; i++) {
+		if (!model.buddy[i] || !(i % (1 << order)))
+			continue;
+		model.buddy[i] = false;
+		model.nr_buddy--;
+		mem_map[i].refcount = 1;
+		held.foreign[held.nr_foreign++] = &mem_map[i];
 	}
 }
 
@@ -132,35 +175,89 @@ static void op_shrinker(unsigned int nr)
 	struct shrink_control sc = { .nr_to_scan = nr };
 	unsigned long count;
 
-	count = model.shrinker->count_objects(model.shrinker, &sc);
-	if (count && count != SHRINK_EMPTY)
-		model.shrinker->scan_objects(model.shrinker, &sc);
+	for (sc.nid = 0; sc.nid < model.nr_nodes; sc.nid++) {
+		count = model.shrinker->count_objects(model.shrinker, &sc);
+		if (count && count != SHRINK_EMPTY)
+			model.shrinker->scan_objects(model.shrinker, &sc);
+	}
+}
+
+static bool any_left(int nid, unsigned long leave)
+{
+	guard(raw_spinlock_irqsave)(&nodes[nid].lock);
+
+	return find_frame(nid, leave);
+}
+
+static void op_shrink(unsigned long nr)
+{
+	unsigned long got = kpkeys_pgtable_cache_shrink(nr);
+	int nid;
+
+	for (nid = 0; nid < model.nr_nodes && got < nr; nid++)
+		CHECK(model.failed || model.no_split || model.irq_handler ||
+		      !any_left(nid, SHRINK_MARK));
+}
+
+static void op_oom(void)
+{
+	unsigned long freed = 1;
+
+	CHECK(model.oom_notifier(NULL, 0, &freed) == NOTIFY_OK);
+	CHECK(freed);
 }
 
 /* Memory is to go offline: free pages of the cache must not keep it from that. */
 static void op_offline(unsigned int arg)
 {
+	unsigned long first = (unsigned long)arg % MODEL_NR_PUDS << MODEL_PUD_ORDER, i;
 	struct memory_notify mem = {
-		.start_pfn = arg % 4 * (MODEL_NR_PAGES / 4),
-		.nr_pages = MODEL_NR_PAGES / 4,
+		.start_pfn = model_pfn(first),
+		.nr_pages = 1UL << MODEL_PUD_ORDER,
 	};
-	struct notifier_block nb = { };
-	struct rb_node *node;
+	void (*handler)(void) = model.irq_handler;
+	int nid = model_nid(first);
 
-	model.isolated_start = mem.start_pfn;
-	model.isolated_end = mem.start_pfn + mem.nr_pages;
-	CHECK(model.memory_notifier(&nb, MEM_GOING_OFFLINE, &mem) == NOTIFY_OK);
-	/* A refill that brings others in their place has to be possible. */
-	for (node = rb_first(&cache.chunks); node && !model.failed && !model.no_split;
-	     node = rb_next(node)) {
-		struct chunk *chunk = rb_entry(node, struct chunk, rb);
+	model.irq_handler = NULL;
+	model.isolated_start = first;
+	model.isolated_end = first + mem.nr_pages;
+	CHECK(model.memory_notifier(NULL, MEM_GOING_OFFLINE, &mem) == NOTIFY_OK);
+	/* Unless others that could take their place are wanting, or some of them are in use. */
+	for (i = 0; i < mem.nr_pages && !model.failed && !model.no_split; i += FRAME_PAGES) {
+		struct frame *frame = frame_of(mem.start_pfn + i);
 
-		CHECK(list_empty(&chunk->node) || chunk->nr_free != chunk_pages(chunk) ||
-		      chunk->pfn < model.isolated_start || chunk->pfn >= model.isolated_end);
+		CHECK(!frame || !frame->nr_free || frame->nr_free != frame->nr_ours ||
+		      nr_free(nid) - frame->nr_free < LOW_MARK);
 	}
 	model.isolated_start = 0;
 	model.isolated_end = 0;
-	CHECK(model.memory_notifier(&nb, MEM_CANCEL_OFFLINE, &mem) == NOTIFY_OK);
+	CHECK(model.memory_notifier(NULL, MEM_CANCEL_OFFLINE, &mem) == NOTIFY_OK);
+	model.irq_handler = handler;
+}
+
+/* A page breaks, whoever has it. */
+static void op_poison(unsigned int arg)
+{
+	unsigned long i = arg * (MODEL_NR_PAGES / 256);
+
+	if (held.nr && arg & 1)
+		i = held.page[arg % held.nr] - mem_map;
+	/* The page allocator sees to its own. */
+	if (!model.buddy[i])
+		mem_map[i].broken = true;
+}
+
+/* Somebody frees a page again, or one that is not his. */
+static void op_free_wrong(unsigned int arg)
+{
+	unsigned long mismatched = counted(MISMATCHED), i = arg * (MODEL_NR_PAGES / 256);
+	struct page *page = &mem_map[i];
+	bool ours = kpkeys_pgtable_cache_owns(page);
+
+	if (ours && test_bit(frame_bit(page_to_pfn(page)), frame_of(page_to_pfn(page))->used))
+		return;
+	CHECK(kpkeys_pgtable_cache_free(page) == ours);
+	CHECK(counted(MISMATCHED) == mismatched + ours);
 }
 
 static void step(u8 op, u8 arg)
@@ -170,9 +267,9 @@ static void step(u8 op, u8 arg)
 	/* Then it warns of a stock that was too small. */
 	model.quiet = model.no_split;
 	model.failed = false;
-	switch (op % 20) {
+	switch (op % 26) {
 	case 0:
-		op_alloc(GFP_KERNEL, arg % 64 + 1);
+		op_alloc(arg & 1 ? GFP_KERNEL : GFP_PGTABLE_KERNEL, arg % 64 + 1);
 		break;
 	case 1:
 		model_ctx.atomic = true;
@@ -192,7 +289,7 @@ static void step(u8 op, u8 arg)
 			op_free(arg * 7 + i * 3);
 		break;
 	case 5:
-		kpkeys_pgtable_cache_shrink(arg == 255 ? ULONG_MAX : arg);
+		op_shrink(arg == 255 ? ULONG_MAX : arg);
 		break;
 	case 6:
 		model_set_memory((model_ctx.hint + arg * 5) % MODEL_NR_PAGES, 1);
@@ -220,6 +317,9 @@ static void step(u8 op, u8 arg)
 	case 13:
 		model.reclaim = arg & 1;
 		model.no_split = (arg & 0x1e) == 0x1e;
+		model.init_on_free = arg & 0x20;
+		model.watermark = arg & 0x40 ? arg : 0;
+		model.irq_handler = arg & 0x80 ? irq_handler : NULL;
 		break;
 	case 14:
 		model_run_work();
@@ -228,7 +328,7 @@ static void step(u8 op, u8 arg)
 		op_offline(arg);
 		break;
 	case 16:
-		model_remap(arg % (MODEL_NR_PAGES >> MODEL_PUD_ORDER));
+		remap(arg % MODEL_NR_PUDS);
 		break;
 	case 17:
 		op_foreign(arg);
@@ -247,16 +347,46 @@ static void step(u8 op, u8 arg)
 			kpkeys_split_reserve_add(&held.reserve, page_ptdesc(page));
 		}
 		break;
+	case 20:
+		model_ctx.cpu = arg % MODEL_NR_CPUS;
+		break;
+	case 21:
+		/* A CPU that is not this one goes. */
+		model.dead_cpu((model_ctx.cpu + 1 + arg % (MODEL_NR_CPUS - 1)) % MODEL_NR_CPUS);
+		break;
+	case 22:
+		if (arg < 32)
+			op_poison(arg * 8 + arg / 8);
+		break;
+	case 23:
+		op_free_wrong(arg);
+		break;
+	case 24:
+		model_ctx.mempolicy = arg & 4 ? (arg & 1) % model.nr_nodes + 1 : 0;
+		model_ctx.mems_allowed = arg & 8 ? (arg & 2) % model.nr_nodes + 1 : 0;
+		if (model_ctx.mems_allowed > 1 && model.nr_nodes == 1)
+			model_ctx.mems_allowed = 1;
+		/* mempolicy_slab_node() is asked for both. */
+		if (model_ctx.mems_allowed && !model_ctx.mempolicy)
+			model_ctx.mempolicy = 1 + numa_mem_id();
+		break;
+	case 25:
+		if (arg & 1)
+			op_oom();
+		else
+			fragment((unsigned long)arg / 2 % MODEL_NR_PUDS << MODEL_PUD_ORDER,
+				 1UL << MODEL_PMD_ORDER, 1 + arg / 2 / MODEL_NR_PUDS % 3);
+		break;
 	}
 	check();
 }
 
 /* Boot; false if there was not enough memory for it. */
-static bool start(void)
+static bool start(int nr_nodes)
 {
 	int ret;
 
-	cache_reset();
+	cache_reset(nr_nodes);
 	memset(&held, 0, sizeof(held));
 	INIT_LIST_HEAD(&held.reserve.pages);
 	model.booting = true;
@@ -275,14 +405,18 @@ static bool start(void)
 static void finish(void)
 {
 	memset(model.fail_at, 0, sizeof(model.fail_at));
+	memset(model.fail_rate, 0, sizeof(model.fail_rate));
 	model.reclaim = false;
 	model.no_split = false;
+	model.watermark = 0;
+	model.irq_handler = NULL;
+	model_ctx.mempolicy = 0;
+	model_ctx.mems_allowed = 0;
 	kpkeys_split_reserve_return(&held.reserve);
 	while (held.nr)
 		op_free(0);
-	op_foreign(0x80 | 127);
 	while (held.nr_foreign)
-		op_foreign(0xff);
+		model_free_page(held.foreign[--held.nr_foreign]);
 	check();
 	kpkeys_pgtable_cache_shrink(ULONG_MAX);
 	check();

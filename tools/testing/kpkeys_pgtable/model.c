@@ -11,18 +11,14 @@
 #include "shim.h"
 
 struct page mem_map[MODEL_NR_PAGES];
+char model_memory[MODEL_NR_PAGES][PAGE_SIZE] __attribute__((__aligned__(PAGE_SIZE)));
 struct model model;
 unsigned long model_splits[5];
 
 #ifdef __CPROVER__
 struct model_ctx model_ctx;
-#define ATOMIC_LOAD(p)		(*(p))
-#define ATOMIC_STORE(p, v)	(*(p) = (v))
 #else
 __thread struct model_ctx model_ctx;
-/* Read without a lock, as in the kernel. */
-#define ATOMIC_LOAD(p)		__atomic_load_n(p, __ATOMIC_ACQUIRE)
-#define ATOMIC_STORE(p, v)	__atomic_store_n(p, v, __ATOMIC_RELEASE)
 
 void model_bug(const char *what, const char *file, int line)
 {
@@ -51,7 +47,7 @@ int model_printf(const char *fmt, ...)
 	return 0;
 #else
 	va_list args;
-	char line[200];
+	char line[400];
 	int ret;
 
 	va_start(args, fmt);
@@ -63,20 +59,28 @@ int model_printf(const char *fmt, ...)
 }
 
 /*
- * Locks. The order is refill mutex, split lock; the lock of the cache is a leaf,
- * and not held together with the split lock.
+ * Locks. The order is that of enum model_lock_kind: refill mutex of a node, refill
+ * mutex, split lock. The spinlocks are leaves, and taken with interrupts off.
  */
-static DEFINE_MUTEX(pgtable_split_lock);
+static struct model_lock pgtable_split_lock = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.kind = LOCK_SPLIT,
+};
+
+void model_lock_init(struct model_lock *l, enum model_lock_kind kind)
+{
+	*l = (struct model_lock){ .lock = PTHREAD_MUTEX_INITIALIZER, .kind = kind };
+}
 
 static void acquired(struct model_lock *l)
 {
-	ATOMIC_STORE(&l->owner, &model_ctx);
+	MODEL_STORE(&l->owner, &model_ctx);
 }
 
 static void releasing(struct model_lock *l)
 {
-	CHECK(ATOMIC_LOAD(&l->owner) == &model_ctx);
-	ATOMIC_STORE(&l->owner, (struct model_ctx *)NULL);
+	CHECK(MODEL_LOAD(&l->owner) == &model_ctx);
+	MODEL_STORE(&l->owner, (struct model_ctx *)NULL);
 }
 
 #ifdef __CPROVER__
@@ -92,7 +96,8 @@ static void releasing(struct model_lock *l)
 void model_spin_lock(struct model_lock *l)
 {
 	CHECK(!model_ctx.nr_spin);
-	CHECK(!model_ctx.split_lock);
+	CHECK(!model_ctx.held[LOCK_SPLIT]);
+	CHECK(model_ctx.irqs_off);
 	LOCK(l);
 	acquired(l);
 	model_ctx.nr_spin++;
@@ -105,59 +110,194 @@ void model_spin_unlock(struct model_lock *l)
 	UNLOCK(l);
 }
 
-static void mutex_acquired(struct model_lock *l)
-{
-	acquired(l);
-	if (l == &pgtable_split_lock)
-		model_ctx.split_lock = true;
-	else
-		model_ctx.refill_mutex = true;
-}
-
 void model_mutex_lock(struct model_lock *l)
 {
+	int kind;
+
 	model_might_sleep();
-	CHECK(!model_ctx.split_lock);
-	CHECK(!model_ctx.refill_mutex || l == &pgtable_split_lock);
+	for (kind = l->kind; kind < NR_LOCKS; kind++)
+		CHECK(!model_ctx.held[kind]);
 	LOCK(l);
-	mutex_acquired(l);
+	acquired(l);
+	model_ctx.held[l->kind] = true;
 }
 
 bool model_mutex_trylock(struct model_lock *l)
 {
 	CHECK(!model_ctx.nr_spin);
-	CHECK(ATOMIC_LOAD(&l->owner) != &model_ctx);
+	CHECK(MODEL_LOAD(&l->owner) != &model_ctx);
 	if (!TRYLOCK(l))
 		return false;
-	mutex_acquired(l);
+	acquired(l);
+	model_ctx.held[l->kind] = true;
 
 	return true;
 }
 
 void model_mutex_unlock(struct model_lock *l)
 {
-	if (l == &pgtable_split_lock)
-		model_ctx.split_lock = false;
-	else
-		model_ctx.refill_mutex = false;
+	model_ctx.held[l->kind] = false;
 	releasing(l);
 	UNLOCK(l);
 }
 
 void model_assert_held(struct model_lock *l)
 {
-	CHECK(ATOMIC_LOAD(&l->owner) == &model_ctx);
-}
-
-void model_assert_not_held(struct model_lock *l)
-{
-	CHECK(ATOMIC_LOAD(&l->owner) != &model_ctx);
+	CHECK(MODEL_LOAD(&l->owner) == &model_ctx);
 }
 
 void model_might_sleep(void)
 {
 	CHECK(!model_ctx.nr_spin);
+	CHECK(!model_ctx.irqs_off);
 	CHECK(!model_ctx.atomic);
+	CHECK(!model_ctx.interrupt);
+}
+
+/* Nothing is held, and all is as it is where nobody does anything. */
+bool model_idle(void)
+{
+	int kind;
+
+	for (kind = 0; kind < NR_LOCKS; kind++) {
+		if (model_ctx.held[kind])
+			return false;
+	}
+
+	return !model_ctx.nr_spin && !model_ctx.irqs_off && !model_ctx.window;
+}
+
+/*
+ * CPUs: who has interrupts off has the CPU for itself, so that others cannot run
+ * anything on it.
+ */
+static struct model_lock cpus[MODEL_NR_CPUS] = {
+	[0 ... MODEL_NR_CPUS - 1] = { .lock = PTHREAD_MUTEX_INITIALIZER },
+};
+
+void model_irq_save(void)
+{
+	if (!model_ctx.irqs_off)
+		LOCK(&cpus[model_ctx.cpu]);
+	model_ctx.irqs_off++;
+}
+
+static void interrupt(void)
+{
+	struct model_ctx ctx = model_ctx;
+
+	if (!model.irq_handler || model_ctx.interrupt)
+		return;
+	/* The window is closed for it. */
+	if (model_ctx.window && model.window_hook)
+		model.window_hook(false);
+	model_ctx.window = 0;
+	model_ctx.interrupt = true;
+	model.irq_handler();
+	CHECK(!model_ctx.irqs_off && !model_ctx.window && !model_ctx.nr_spin);
+	model_ctx.window = ctx.window;
+	model_ctx.interrupt = false;
+}
+
+void model_irq_restore(void)
+{
+	CHECK(model_ctx.irqs_off);
+	if (--model_ctx.irqs_off)
+		return;
+	CHECK(!model_ctx.nr_spin);
+	UNLOCK(&cpus[model_ctx.cpu]);
+	interrupt();
+}
+
+void model_on_each_cpu(void (*fn)(void *data), void *data)
+{
+	struct model_ctx ctx = model_ctx;
+
+	CHECK(!model_ctx.irqs_off && !model_ctx.nr_spin);
+	for (model_ctx.cpu = 0; model_ctx.cpu < MODEL_NR_CPUS; model_ctx.cpu++) {
+		LOCK(&cpus[model_ctx.cpu]);
+		model_ctx.window = 0;
+		model_ctx.interrupt = true;
+		model_ctx.irqs_off = 1;
+		fn(data);
+		CHECK(!model_ctx.window && !model_ctx.nr_spin);
+		UNLOCK(&cpus[model_ctx.cpu]);
+	}
+	model_ctx.cpu = ctx.cpu;
+	model_ctx.window = ctx.window;
+	model_ctx.interrupt = ctx.interrupt;
+	model_ctx.irqs_off = 0;
+}
+
+/* A CPU that comes up allocates with it held: it is taken before all mutexes of ours. */
+void model_cpus_read_lock(void)
+{
+	int kind;
+
+	model_might_sleep();
+	for (kind = 0; kind < NR_LOCKS; kind++)
+		CHECK(!model_ctx.held[kind]);
+	CHECK(!model_ctx.cpus_locked);
+	model_ctx.cpus_locked = true;
+}
+
+void model_cpus_read_unlock(void)
+{
+	CHECK(model_ctx.cpus_locked);
+	model_ctx.cpus_locked = false;
+}
+
+int model_stop_machine(int (*fn)(void *data), void *data)
+{
+	int i, ret;
+
+	model_might_sleep();
+	CHECK(model_ctx.cpus_locked);
+	for (i = 0; i < MODEL_NR_CPUS; i++)
+		LOCK(&cpus[i]);
+	model_ctx.irqs_off = 1;
+	ret = fn(data);
+	model_ctx.irqs_off = 0;
+	while (i)
+		UNLOCK(&cpus[--i]);
+
+	return ret;
+}
+
+/* The window in which page tables, and what the cache knows, are writable. */
+void model_window_open(void)
+{
+	if (!model_ctx.window && model.window_hook)
+		model.window_hook(true);
+	model_ctx.window++;
+}
+
+void model_window_close(void)
+{
+	CHECK(model_ctx.window);
+	if (!--model_ctx.window && model.window_hook)
+		model.window_hook(false);
+}
+
+/* Nodes: each is the other's neighbour. */
+struct zoneref *model_zonelist(int nid)
+{
+	static struct zone zones[MODEL_NR_NODES] = { { 0 }, { 1 } };
+	static struct zoneref lists[][MODEL_NR_NODES + 1] = {
+		{ { &zones[0] }, { &zones[1] } },
+		{ { &zones[1] }, { &zones[0] } },
+	};
+	static struct zoneref one[] = { { &zones[0] }, { } };
+
+	return model.nr_nodes > 1 ? lists[nid] : one;
+}
+
+struct zoneref *model_next_zone(struct zoneref *z, const nodemask_t *mask)
+{
+	while (z->zone && mask && !(mask->bits & 1UL << z->zone->node))
+		z++;
+
+	return z;
 }
 
 /* Failures: the n-th call, or now and then. */
@@ -166,7 +306,7 @@ bool model_fails(enum model_fail what)
 {
 	if (model.fail_rate[what]) {
 		model_ctx.rnd = model_ctx.rnd * 1103515245 + 12345;
-		return (model_ctx.rnd >> 16) % 256 < model.fail_rate[what];
+		return (model_ctx.rnd >> 16) % ALWAYS < model.fail_rate[what];
 	}
 	if (!model.fail_at[what] || --model.fail_at[what])
 		return false;
@@ -189,22 +329,36 @@ static pthread_mutex_t buddy_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void *model_address(const struct page *page)
 {
-	return (void *)(MODEL_BASE + ((unsigned long)(page - mem_map) << PAGE_SHIFT));
+	return model_memory[page - mem_map];
 }
 
 struct page *model_page(const void *addr)
 {
-	return &mem_map[((unsigned long)addr - MODEL_BASE) >> PAGE_SHIFT];
+	return &mem_map[((char *)addr - model_memory[0]) >> PAGE_SHIFT];
 }
 
-/* Nothing is allocated under a lock, and nobody sleeps who must not. */
+/* It faults if the page is protected, and there is no window. */
+void model_clear_page(void *addr)
+{
+	struct page *page = model_page(addr);
+
+	CHECK(model_ctx.window || MODEL_LOAD(&model.pkey[page - mem_map]) == KPKEYS_PKEY_DEFAULT);
+	memset(addr, 0, PAGE_SIZE);
+}
+
+/*
+ * Nothing is allocated under a lock but that of the refills of a node, and there
+ * not if that may wait for reclaim; and nobody sleeps who must not.
+ */
 static void check_may_alloc(gfp_t gfp)
 {
-	CHECK(!model_ctx.nr_spin);
-	CHECK(!model_ctx.refill_mutex);
-	CHECK(!model_ctx.split_lock);
-	if (gfpflags_allow_blocking(gfp))
+	CHECK(!model_ctx.nr_spin && !model_ctx.irqs_off && !model_ctx.window);
+	CHECK(!model_ctx.held[LOCK_MUTEX]);
+	CHECK(!model_ctx.held[LOCK_SPLIT]);
+	if (gfpflags_allow_blocking(gfp)) {
+		CHECK(!model_ctx.held[LOCK_NODE_MUTEX]);
 		model_might_sleep();
+	}
 }
 
 #ifdef __CPROVER__
@@ -217,12 +371,16 @@ static void reclaim(void)
 {
 	struct shrink_control sc = { .nr_to_scan = 128 };
 	unsigned int flags = model_ctx.flags;
+	int nid;
 
 	if (!model.reclaim || flags & PF_MEMALLOC)
 		return;
 	model_ctx.flags |= PF_MEMALLOC;
-	if (model.shrinker) {
-		unsigned long nr = model.shrinker->count_objects(model.shrinker, &sc);
+	for (nid = 0; nid < model.nr_nodes && model.shrinker; nid++) {
+		unsigned long nr;
+
+		sc.nid = nid;
+		nr = model.shrinker->count_objects(model.shrinker, &sc);
 
 		if (nr && nr != SHRINK_EMPTY)
 			model.shrinker->scan_objects(model.shrinker, &sc);
@@ -245,52 +403,68 @@ static bool is_free(unsigned long pfn, unsigned long nr)
 	return true;
 }
 
-static bool find_free(unsigned long nr, unsigned long *pfn)
+static bool find_free(unsigned long nr, int nid, bool this_node, unsigned long *index)
 {
-	unsigned long n;
+	unsigned long n, first;
+	int others;
+
+	if (model.scatter)
+		model_ctx.hint = (model_ctx.hint * 1103515245 + 12345) / 8 % MODEL_NR_PAGES;
+	first = model_ctx.hint & ~(nr - 1);
 
 #ifdef __CPROVER__
 	/* The caller says where. */
-	*pfn = model_ctx.hint & ~(nr - 1);
+	*index = first;
 	if (model.use_cache)
-		return is_free(*pfn, nr);
+		return is_free(*index, nr);
 #endif
 
-	for (n = 0; n < MODEL_NR_PAGES; n += nr) {
-		*pfn = ((model_ctx.hint & ~(nr - 1)) + n) % MODEL_NR_PAGES;
-		if (is_free(*pfn, nr))
-			return true;
+	for (others = 0; others <= !this_node; others++) {
+		for (n = 0; n < MODEL_NR_PAGES; n += nr) {
+			*index = (first + n) % MODEL_NR_PAGES;
+			if ((model_nid(*index) == nid) != others && is_free(*index, nr))
+				return true;
+		}
 	}
 
 	return false;
 }
 
-struct page *model_alloc_pages(gfp_t gfp, unsigned int order)
+/*
+ * A block is found if there is one, and never made; a page is found while there is
+ * one, but who cannot wait for reclaim leaves some.
+ */
+struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 {
-	unsigned long nr = 1UL << order, i, pfn = 0;
-	bool found;
+	unsigned long nr = 1UL << order, i, at = 0;
+	bool found, light = !gfpflags_allow_blocking(gfp);
 
 	check_may_alloc(gfp);
-	if (gfpflags_allow_blocking(gfp))
+	if (!light)
 		reclaim();
 	if (model_fails(FAIL_ALLOC_PAGES))
 		return NULL;
 
+	if (nid == NUMA_NO_NODE)
+		nid = numa_mem_id();
 	buddy_lock();
-	found = find_free(nr, &pfn);
+	found = (!light || model.nr_buddy >= nr + model.watermark) &&
+		find_free(nr, nid, gfp & __GFP_THISNODE, &at);
 	for (i = 0; i < nr && found; i++) {
-		model.buddy[pfn + i] = false;
+		model.buddy[at + i] = false;
 		/* What the last user left behind. */
-		mem_map[pfn + i].lru.next = NULL;
-		mem_map[pfn + i].lru.prev = NULL;
+		mem_map[at + i].lru.next = NULL;
+		mem_map[at + i].lru.prev = NULL;
 	}
-	if (found)
-		mem_map[pfn].refcount = 1;
-	else
-		ATOMIC_STORE(&model.failed, true);
+	if (found) {
+		mem_map[at].refcount = 1;
+		model.nr_buddy -= nr;
+	} else if (!light) {
+		MODEL_STORE(&model.failed, true);
+	}
 	buddy_unlock();
 
-	return found ? &mem_map[pfn] : NULL;
+	return found ? &mem_map[at] : NULL;
 }
 
 void model_split_page(struct page *page, unsigned int order)
@@ -306,53 +480,33 @@ void model_split_page(struct page *page, unsigned int order)
 
 void model_free_page(struct page *page)
 {
-	unsigned long pfn = page_to_pfn(page);
+	unsigned long index = page - mem_map;
 
-	CHECK(!model_ctx.split_lock);
+	CHECK(!model_ctx.nr_spin && !model_ctx.window);
+	CHECK(!model_ctx.held[LOCK_SPLIT]);
 	CHECK(page->refcount == 1);
 	CHECK(!page->table);
 	buddy_lock();
-	CHECK(!model.buddy[pfn]);
-	CHECK(ATOMIC_LOAD(&model.pkey[pfn]) == KPKEYS_PKEY_DEFAULT);
+	CHECK(!model.buddy[index]);
+	CHECK(MODEL_LOAD(&model.pkey[index]) == KPKEYS_PKEY_DEFAULT);
 	page->refcount = 0;
 	page->private = 0;
 	page->offline = false;
-	model.buddy[pfn] = true;
-	buddy_unlock();
-}
-
-void model_free_pages(struct page *page, unsigned int order)
-{
-	unsigned int i;
-
-	for (i = 1; i < 1U << order; i++) {
-		CHECK(!page[i].refcount);
-		page[i].refcount = 1;
+	/* What is broken is not used again. */
+	if (!PageHWPoison(page)) {
+		model.buddy[index] = true;
+		model.nr_buddy++;
 	}
-	for (i = 0; i < 1U << order; i++)
-		model_free_page(page + i);
+	buddy_unlock();
 }
 
 void *model_kzalloc(size_t size, gfp_t gfp)
 {
 	check_may_alloc(gfp);
-	if (gfpflags_allow_blocking(gfp))
-		reclaim();
 	if (model_fails(FAIL_KZALLOC))
 		return NULL;
-	__atomic_fetch_add(&model.nr_objects, 1, __ATOMIC_RELAXED);
 
 	return calloc(1, size);
-}
-
-void model_kfree(void *p)
-{
-	if (p)
-		__atomic_fetch_sub(&model.nr_objects, 1, __ATOMIC_RELAXED);
-#ifndef __CPROVER__
-	/* CBMC's own free() would be two paths, each time. */
-	free(p);
-#endif
 }
 
 /* The direct map */
@@ -373,7 +527,7 @@ static struct split demand_at(unsigned long pfn)
 
 	if (aligned(pfn, MODEL_PUD_ORDER))
 		return demand;
-	if (!ATOMIC_LOAD(&model.pmd_table[pfn >> MODEL_PUD_ORDER])) {
+	if (!MODEL_LOAD(&model.pmd_table[pfn >> MODEL_PUD_ORDER])) {
 		demand.change = true;
 		demand.pmd_table = true;
 		demand.pte_table = !aligned(pfn, MODEL_PMD_ORDER);
@@ -381,15 +535,15 @@ static struct split demand_at(unsigned long pfn)
 	}
 	if (aligned(pfn, MODEL_CONT_PMD_ORDER))
 		return demand;
-	if (!ATOMIC_LOAD(&model.pte_table[pfn >> MODEL_PMD_ORDER])) {
+	if (!MODEL_LOAD(&model.pte_table[pfn >> MODEL_PMD_ORDER])) {
 		demand.pte_table = !aligned(pfn, MODEL_PMD_ORDER);
 		demand.change = demand.pte_table ||
-				ATOMIC_LOAD(&model.pmd_cont[pfn >> MODEL_CONT_PMD_ORDER]);
+				MODEL_LOAD(&model.pmd_cont[pfn >> MODEL_CONT_PMD_ORDER]);
 		return demand;
 	}
 	if (aligned(pfn, MODEL_CONT_ORDER))
 		return demand;
-	demand.change = ATOMIC_LOAD(&model.pte_cont[pfn >> MODEL_CONT_ORDER]);
+	demand.change = MODEL_LOAD(&model.pte_cont[pfn >> MODEL_CONT_ORDER]);
 
 	return demand;
 }
@@ -456,23 +610,23 @@ static void split_at(unsigned long pfn, struct kpkeys_split_reserve *reserve)
 		table = new_table(reserve);
 		nr = 1UL << (MODEL_PUD_ORDER - MODEL_CONT_PMD_ORDER);
 		for (i = 0; i < nr; i++)
-			ATOMIC_STORE(&model.pmd_cont[pud * nr + i], true);
-		ATOMIC_STORE(&model.pmd_table[pud], table);
+			MODEL_STORE(&model.pmd_cont[pud * nr + i], true);
+		MODEL_STORE(&model.pmd_table[pud], table);
 	}
 	if (aligned(pfn, MODEL_CONT_PMD_ORDER))
 		return;
 	if (!model.pte_table[pmd]) {
-		ATOMIC_STORE(&model.pmd_cont[pfn >> MODEL_CONT_PMD_ORDER], false);
+		MODEL_STORE(&model.pmd_cont[pfn >> MODEL_CONT_PMD_ORDER], false);
 		if (aligned(pfn, MODEL_PMD_ORDER))
 			return;
 		table = new_table(reserve);
 		nr = 1UL << (MODEL_PMD_ORDER - MODEL_CONT_ORDER);
 		for (i = 0; i < nr; i++)
-			ATOMIC_STORE(&model.pte_cont[pmd * nr + i], true);
-		ATOMIC_STORE(&model.pte_table[pmd], table);
+			MODEL_STORE(&model.pte_cont[pmd * nr + i], true);
+		MODEL_STORE(&model.pte_table[pmd], table);
 	}
 	if (!aligned(pfn, MODEL_CONT_ORDER))
-		ATOMIC_STORE(&model.pte_cont[pfn >> MODEL_CONT_ORDER], false);
+		MODEL_STORE(&model.pte_cont[pfn >> MODEL_CONT_ORDER], false);
 }
 
 static void split_range(unsigned long pfn, unsigned int nr, unsigned int demand, bool exact,
@@ -496,13 +650,13 @@ static void split_range(unsigned long pfn, unsigned int nr, unsigned int demand,
 /* The number of pages that are mapped together with this one, as a power of two. */
 static unsigned int leaf_order(unsigned long pfn)
 {
-	if (!ATOMIC_LOAD(&model.pmd_table[pfn >> MODEL_PUD_ORDER]))
+	if (!MODEL_LOAD(&model.pmd_table[pfn >> MODEL_PUD_ORDER]))
 		return MODEL_PUD_ORDER;
-	if (!ATOMIC_LOAD(&model.pte_table[pfn >> MODEL_PMD_ORDER]))
-		return ATOMIC_LOAD(&model.pmd_cont[pfn >> MODEL_CONT_PMD_ORDER]) ?
+	if (!MODEL_LOAD(&model.pte_table[pfn >> MODEL_PMD_ORDER]))
+		return MODEL_LOAD(&model.pmd_cont[pfn >> MODEL_CONT_PMD_ORDER]) ?
 		       MODEL_CONT_PMD_ORDER : MODEL_PMD_ORDER;
 
-	return ATOMIC_LOAD(&model.pte_cont[pfn >> MODEL_CONT_ORDER]) ? MODEL_CONT_ORDER : 0;
+	return MODEL_LOAD(&model.pte_cont[pfn >> MODEL_CONT_ORDER]) ? MODEL_CONT_ORDER : 0;
 }
 
 static void set_range(unsigned long pfn, unsigned int nr, int pkey)
@@ -515,7 +669,7 @@ static void set_range(unsigned long pfn, unsigned int nr, int pkey)
 
 		/* A leaf that is changed maps nothing else. */
 		CHECK(first >= pfn && first + (1UL << order) <= pfn + nr);
-		ATOMIC_STORE(&model.pkey[pfn + i], pkey);
+		MODEL_STORE(&model.pkey[pfn + i], pkey);
 	}
 }
 
@@ -523,17 +677,18 @@ unsigned int model_split_demand(const void *addr, unsigned int nr)
 {
 	bool change;
 
-	return range_demand(page_to_pfn(model_page(addr)), nr, &change);
+	return range_demand(model_page(addr) - mem_map, nr, &change);
 }
 
 /* set_memory_pkey_reserve() */
 int model_set_pkey(unsigned long addr, int nr, int pkey, struct kpkeys_split_reserve *reserve)
 {
-	unsigned long pfn = page_to_pfn(model_page((void *)addr)), i;
+	unsigned long pfn = model_page((void *)addr) - mem_map, i;
 	unsigned int demand;
 	bool change;
 
 	model_might_sleep();
+	CHECK(!model_ctx.window);
 	CHECK(nr > 0 && pfn + nr <= MODEL_NR_PAGES);
 	for (i = 0; i < nr; i++)
 		CHECK(!model.buddy[pfn + i]);
@@ -591,34 +746,46 @@ static void free_table(struct page **table)
 	pagetable_free(page_ptdesc(page));
 }
 
-/*
- * Memory of a PUD goes offline and comes back, mapped as a block: without that,
- * all of it is mapped by pages soon, and nothing is split any more. The caller
- * sees to it that nobody else splits.
- */
-bool model_remap(unsigned long pud)
+/* The pkey of all these pages, or -1. */
+static int common_pkey(unsigned long index, unsigned long nr)
 {
-	unsigned long pmds = 1UL << (MODEL_PUD_ORDER - MODEL_PMD_ORDER);
-	unsigned long nr = 1UL << MODEL_PUD_ORDER, i;
+	unsigned long i;
 
-	for (i = 0; i < nr; i++) {
-		if (!model.buddy[pud * nr + i])
-			return false;
+	for (i = 1; i < nr; i++) {
+		if (model.pkey[index + i] != model.pkey[index])
+			return -1;
 	}
-	if (!model.pmd_table[pud])
-		return false;
-	for (i = 0; i < pmds; i++)
-		free_table(&model.pte_table[pud * pmds + i]);
-	free_table(&model.pmd_table[pud]);
 
-	return true;
+	return model.pkey[index];
+}
+
+/*
+ * Memory of a PUD is mapped by blocks again, where that can be, as if it had gone
+ * offline and come back: without that, all of it is mapped by pages soon, and nothing
+ * is split any more. The caller sees to it that nobody else splits, and that nobody
+ * counts on what was split here.
+ */
+void model_remap(unsigned long pud)
+{
+	unsigned long pmds = 1UL << (MODEL_PUD_ORDER - MODEL_PMD_ORDER), i;
+	bool tables = false;
+
+	for (i = pud * pmds; i < (pud + 1) * pmds; i++) {
+		if (common_pkey(i << MODEL_PMD_ORDER, 1UL << MODEL_PMD_ORDER) >= 0)
+			free_table(&model.pte_table[i]);
+		tables |= !!model.pte_table[i];
+	}
+	/* Protected pages were split off as blocks of PMDs. */
+	if (!tables && common_pkey(pud << MODEL_PUD_ORDER, 1UL << MODEL_PUD_ORDER) ==
+		       KPKEYS_PKEY_DEFAULT)
+		free_table(&model.pmd_table[pud]);
 }
 
 /* What mm/kpkeys_hardened_pgtables.c makes of pagetable_alloc() */
 #ifdef __CPROVER__
 struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
 {
-	return page_ptdesc(model_alloc_pages(gfp, 0));
+	return page_ptdesc(model_alloc_pages(gfp, 0, NUMA_NO_NODE));
 }
 
 void pagetable_free(struct ptdesc *ptdesc)
@@ -631,8 +798,8 @@ struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
 	struct page *page;
 
 	CHECK(!order);
-	CHECK(!model_ctx.refill_mutex && !model_ctx.split_lock && !model_ctx.nr_spin);
-	page = model.use_cache ? kpkeys_pgtable_cache_alloc(gfp) : model_alloc_pages(gfp, 0);
+	CHECK(model_idle());
+	page = model.use_cache ? kpkeys_pgtable_cache_alloc(gfp) : model_alloc_pages(gfp, 0, NUMA_NO_NODE);
 
 	return page ? page_ptdesc(page) : NULL;
 }
@@ -648,41 +815,60 @@ void pagetable_free(struct ptdesc *ptdesc)
 #endif
 
 /* What is registered at boot */
-bool model_queue_work(void (*fn)(struct work_struct *work), struct work_struct *work)
+bool model_queue_work(struct work_struct *work)
 {
-	ATOMIC_STORE(&model.work_fn, fn);
-	ATOMIC_STORE(&model.work, work);
-	ATOMIC_STORE(&model.work_pending, true);
+	int i;
 
-	return true;
+	for (i = 0; i < MODEL_NR_NODES; i++) {
+		struct work_struct *none = NULL;
+
+		if (MODEL_LOAD(&model.work[i]) == work)
+			return false;
+#ifdef __CPROVER__
+		if (!model.work[i]) {
+			model.work[i] = work;
+			return true;
+		}
+#else
+		if (__atomic_compare_exchange_n(&model.work[i], &none, work, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			return true;
+#endif
+	}
+	/* Two of the same is what a race may leave. */
+	CHECK(model.threads);
+
+	return false;
 }
 
 void model_run_work(void)
 {
-	if (!ATOMIC_LOAD(&model.work_pending))
-		return;
-	ATOMIC_STORE(&model.work_pending, false);
-	ATOMIC_LOAD(&model.work_fn)(ATOMIC_LOAD(&model.work));
+	int i;
+
+	for (i = 0; i < MODEL_NR_NODES; i++) {
+#ifdef __CPROVER__
+		struct work_struct *work = model.work[i];
+
+		model.work[i] = NULL;
+#else
+		struct work_struct *work = __atomic_exchange_n(&model.work[i], NULL, __ATOMIC_SEQ_CST);
+#endif
+		if (work)
+			work->func(work);
+	}
 }
 
 struct shrinker *model_shrinker_alloc(unsigned int flags)
 {
 	static struct shrinker shrinker;
 
-	(void)flags;
+	CHECK(flags & SHRINKER_NUMA_AWARE);
 	model.shrinker = &shrinker;
 
 	return &shrinker;
 }
 
-int model_memory_notifier(int (*fn)(struct notifier_block *nb, unsigned long action, void *arg))
-{
-	model.memory_notifier = fn;
-
-	return 0;
-}
-
-void model_reset(void)
+void model_reset(int nr_nodes)
 {
 	unsigned long i;
 
@@ -691,6 +877,8 @@ void model_reset(void)
 	memset(&model, 0, sizeof(model));
 	memset(&model_ctx, 0, sizeof(model_ctx));
 #endif
+	model.nr_nodes = nr_nodes;
+	model.nr_buddy = MODEL_NR_PAGES;
 	for (i = 0; i < MODEL_NR_PAGES; i++)
 		model.buddy[i] = true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The world around the cache and the reserve: a page allocator, a direct map of
- * blocks, locks that know who holds what, and calls that fail on demand.
+ * blocks, CPUs, nodes, locks that know who holds what, and calls that fail on demand.
  *
  * Sizes are small, so that boundaries are met often. What is kept is what the code
  * relies on: levels, alignments, the order of the checks.
@@ -16,20 +16,30 @@
 
 #define PAGE_SHIFT		12
 #define PAGE_SIZE		(1UL << PAGE_SHIFT)
-#define MODEL_BASE		0xffff000000000000UL
 
 /* Pages, as a power of two, that are mapped by one entry, and that there are. */
 #ifndef MODEL_CONT_ORDER
-#define MODEL_CONT_ORDER	2
-#define MODEL_PMD_ORDER		5
-#define MODEL_CONT_PMD_ORDER	6
-#define MODEL_PUD_ORDER		8
-#define MODEL_ORDER		11
+#define MODEL_CONT_ORDER	3
+#define MODEL_PMD_ORDER		7
+#define MODEL_CONT_PMD_ORDER	8
+#define MODEL_PUD_ORDER		9
+#define MODEL_ORDER		12
 #endif
 #ifndef MODEL_CHUNK_ORDERS
-#define MODEL_CHUNK_ORDERS	{ MODEL_PMD_ORDER, MODEL_CONT_ORDER, 1, 0 }
+#define MODEL_CHUNK_ORDERS	{ MODEL_PMD_ORDER, MODEL_CONT_ORDER, 2, 0 }
 #endif
 #define MODEL_NR_PAGES		(1UL << MODEL_ORDER)
+#define MODEL_NR_PUDS		(MODEL_NR_PAGES >> MODEL_PUD_ORDER)
+#define MODEL_NR_NODES		2	/* or one */
+#define MODEL_NR_CPUS		4
+
+/*
+ * Memory is far apart: what a PUD maps is contiguous, but the next one may be in
+ * another page of any level of the index of frames.
+ */
+#define MAX_PHYSMEM_BITS	44
+#define MODEL_PUD_PFN(pud)	(((pud) & 1UL) << 13 | ((pud) >> 1 & 1UL) << 22 | ((pud) >> 2) << 31)
+#define MODEL_PFN_PUD(pfn)	(((pfn) >> 13 & 1) | ((pfn) >> 22 & 1) << 1 | (pfn) >> 31 << 2)
 
 struct page {
 	struct list_head lru;
@@ -37,6 +47,7 @@ struct page {
 	int refcount;
 	bool table;			/* constructed: somebody's page table */
 	bool offline;			/* given back if its memory is to go */
+	bool broken;			/* PageHWPoison() */
 };
 
 /* The cache and the reserve look at the same memory as two types. */
@@ -50,18 +61,27 @@ struct ptdesc {
 	int refcount;
 	bool table;
 	bool offline;
+	bool broken;
 };
 #endif
 #define page_ptdesc(page)	((struct ptdesc *)(page))
 #define ptdesc_page(ptdesc)	((struct page *)(ptdesc))
 
+enum model_lock_kind { LOCK_SPIN, LOCK_NODE_MUTEX, LOCK_MUTEX, LOCK_SPLIT, NR_LOCKS };
+
 /* What one task or interrupt is doing. */
 struct model_ctx {
 	unsigned int flags;		/* PF_ */
+	unsigned int cpu;
 	bool atomic;			/* preemption is off */
-	unsigned int nr_spin;		/* locks that are held, by kind */
-	bool refill_mutex;
-	bool split_lock;
+	bool interrupt;
+	unsigned int irqs_off;		/* how often */
+	bool cpus_locked;		/* cpus_read_lock() */
+	unsigned int window;		/* page tables are writable, likewise */
+	unsigned int nr_spin;		/* locks that are held */
+	bool held[NR_LOCKS];		/* mutexes */
+	unsigned long mempolicy;	/* a node, plus one */
+	unsigned long mems_allowed;	/* nodes, zero for all */
 	unsigned int rnd;		/* for failures, if threads race for them */
 	unsigned long hint;		/* where the page allocator looks first */
 };
@@ -69,11 +89,12 @@ struct model_ctx {
 struct model_lock {
 	pthread_mutex_t lock;
 	struct model_ctx *owner;
+	enum model_lock_kind kind;
 };
 
-#define MODEL_LOCK_INIT		{ .lock = PTHREAD_MUTEX_INITIALIZER }
-
 /* What can fail. */
+#define ALWAYS			4096
+
 enum model_fail {
 	FAIL_ALLOC_PAGES,
 	FAIL_KZALLOC,
@@ -99,8 +120,13 @@ struct model {
 	bool pte_cont[MODEL_NR_PAGES >> MODEL_CONT_ORDER];
 
 	unsigned int fail_at[NR_FAIL];	/* 1: the next call fails; 0: none */
-	unsigned int fail_rate[NR_FAIL];	/* out of 256, for threads */
+	unsigned int fail_rate[NR_FAIL];	/* out of ALWAYS, for threads */
 	unsigned long isolated_start, isolated_end;	/* about to go offline */
+	unsigned long nr_buddy;
+	unsigned long watermark;	/* who cannot reclaim leaves these */
+	bool scatter;			/* pages come from anywhere, not one after the other */
+	int nr_nodes;
+	long reclaimable[MODEL_NR_NODES];	/* NR_KERNEL_MISC_RECLAIMABLE */
 	bool reclaim;			/* allocations enter reclaim */
 	bool use_cache;			/* page tables come from the cache */
 	bool no_split;			/* CPUs are coming up */
@@ -108,18 +134,22 @@ struct model {
 	bool threads;			/* there are several */
 	bool failed;			/* something did */
 	bool quiet;			/* a warning is expected */
+	bool init_on_free;
 	unsigned long nr_warnings;
-	long nr_objects;		/* of kzalloc() */
 
-	void (*work_fn)(struct work_struct *work);
-	struct work_struct *work;
-	bool work_pending;
+	struct work_struct *work[MODEL_NR_NODES];	/* pending */
 	struct shrinker *shrinker;
 	int (*show)(struct seq_file *m, void *v);
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
+	int (*oom_notifier)(struct notifier_block *nb, unsigned long unused, void *freed);
+	int (*dead_cpu)(unsigned int cpu);
+	/* For tests: an interrupt, when they are on again; and each window. */
+	void (*irq_handler)(void);
+	void (*window_hook)(bool opens);
 };
 
 extern struct page mem_map[MODEL_NR_PAGES];
+extern char model_memory[MODEL_NR_PAGES][PAGE_SIZE];
 extern struct model model;
 /* Splits so far by how many page tables they took, not reset. */
 extern unsigned long model_splits[5];
@@ -131,41 +161,74 @@ extern __thread struct model_ctx model_ctx;
 
 #ifdef __CPROVER__
 #define CHECK(cond)		__CPROVER_assert(cond, #cond)
+#define MODEL_LOAD(p)		(*(p))
+#define MODEL_STORE(p, v)	(*(p) = (v))
+#define MODEL_FETCH_or(v, i)	((v) | (i))
+#define MODEL_FETCH_and(v, i)	((v) & (i))
+#define MODEL_FETCH_add(v, i)	((v) + (i))
+#define MODEL_FETCH(op, p, i)	({ __typeof__(*(p)) __old = *(p); *(p) = MODEL_FETCH_##op(__old, i); __old; })
 #else
+/* Read without a lock, as in the kernel. */
+#define MODEL_LOAD(p)		__atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define MODEL_STORE(p, v)	__atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define MODEL_FETCH(op, p, i)	__atomic_fetch_##op(p, i, __ATOMIC_SEQ_CST)
 void __attribute__((noreturn)) model_bug(const char *what, const char *file, int line);
 #define CHECK(cond)		({ if (!(cond)) model_bug(#cond, __FILE__, __LINE__); })
 #endif
 void model_warn(const char *what, const char *file, int line);
 int __attribute__((format(printf, 1, 2))) model_printf(const char *fmt, ...);
 
+void model_lock_init(struct model_lock *l, enum model_lock_kind kind);
 void model_spin_lock(struct model_lock *l);
 void model_spin_unlock(struct model_lock *l);
 void model_mutex_lock(struct model_lock *l);
 bool model_mutex_trylock(struct model_lock *l);
 void model_mutex_unlock(struct model_lock *l);
 void model_assert_held(struct model_lock *l);
-void model_assert_not_held(struct model_lock *l);
 void model_might_sleep(void);
+void model_irq_save(void);
+void model_irq_restore(void);
+void model_window_open(void);
+void model_window_close(void);
+bool model_idle(void);
+void model_on_each_cpu(void (*fn)(void *data), void *data);
+void model_cpus_read_lock(void);
+void model_cpus_read_unlock(void);
+int model_stop_machine(int (*fn)(void *data), void *data);
+
+/* Pages by number, without the holes. */
+static inline unsigned long model_pfn(unsigned long index)
+{
+	return MODEL_PUD_PFN(index >> MODEL_PUD_ORDER) | (index & ((1UL << MODEL_PUD_ORDER) - 1));
+}
+
+static inline unsigned long model_index(unsigned long pfn)
+{
+	return MODEL_PFN_PUD(pfn) << MODEL_PUD_ORDER | (pfn & ((1UL << MODEL_PUD_ORDER) - 1));
+}
+
+static inline int model_nid(unsigned long index)
+{
+	return index * model.nr_nodes >> MODEL_ORDER;
+}
 
 void *model_address(const struct page *page);
 struct page *model_page(const void *addr);
-struct page *model_alloc_pages(gfp_t gfp, unsigned int order);
+void model_clear_page(void *addr);
+struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid);
 void model_split_page(struct page *page, unsigned int order);
 void model_free_page(struct page *page);
-void model_free_pages(struct page *page, unsigned int order);
 void *model_kzalloc(size_t size, gfp_t gfp);
-void model_kfree(void *p);
 
 unsigned int model_split_demand(const void *addr, unsigned int nr);
 int model_set_pkey(unsigned long addr, int nr, int pkey, struct kpkeys_split_reserve *reserve);
 int model_set_memory(unsigned long pfn, unsigned int nr);
-bool model_remap(unsigned long pud);
+void model_remap(unsigned long pud);
 
-bool model_queue_work(void (*fn)(struct work_struct *work), struct work_struct *work);
+bool model_queue_work(struct work_struct *work);
 void model_run_work(void);
 struct shrinker *model_shrinker_alloc(unsigned int flags);
-int model_memory_notifier(int (*fn)(struct notifier_block *nb, unsigned long action, void *arg));
 bool model_fails(enum model_fail what);
-void model_reset(void);
+void model_reset(int nr_nodes);
 
 #endif /* _KPKEYS_MODEL_H */

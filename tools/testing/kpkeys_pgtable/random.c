@@ -15,12 +15,15 @@ int main(int argc, char **argv)
 		if (i % 1000 == 0) {
 			if (i)
 				finish();
-			CHECK(start());
+			CHECK(start(1 + random() % MODEL_NR_NODES));
+			/* This takes most of the time. */
+			if (i % 20000 == 0)
+				model.window_hook = check_window;
 		}
 		step(random() >> 8, random() >> 8);
 	}
 	finish();
-	cache_reset();
+	cache_reset(1);
 	printf("ok random seed %u: %lu steps; splits by page tables:", seed, steps);
 	for (i = 0; i < ARRAY_SIZE(model_splits); i++)
 		printf(" %lu:%lu", i, model_splits[i]);

@@ -27,6 +27,11 @@
 #include <linux/list.h>
 #include <linux/bitops.h>
 #include <linux/build_bug.h>
+#include <linux/log2.h>
+/* CBMC does not get through that, and sees nothing that has bitmaps. */
+#ifndef __CPROVER__
+#include <linux/bitmap.h>
+#endif
 
 #undef static_assert
 #define static_assert(expr, ...)	_Static_assert(expr, #expr)
@@ -42,13 +47,84 @@
 #define CONFIG_KPKEYS_HARDENED_PGTABLES		1
 #define CONFIG_PREEMPT_COUNT			1
 
+#define CONFIG_NUMA				1
+
 #include "model.h"
 
-#ifdef __CPROVER__
-#include "rbtree-list.h"
-#else
-#include "../../include/linux/rbtree.h"
+/* Those of the kernel take values of several types. */
+#undef min
+#undef max
+#undef clamp
+#define min(a, b)							\
+	({								\
+		__typeof__((a) + (b)) __a = (a), __b = (b);		\
+									\
+		__a < __b ? __a : __b;					\
+	})
+#define max(a, b)							\
+	({								\
+		__typeof__((a) + (b)) __a = (a), __b = (b);		\
+									\
+		__a > __b ? __a : __b;					\
+	})
+#define clamp(v, lo, hi)	min(max(v, lo), hi)
+#define order_base_2(n)		((n) > 1 ? ilog2((n) - 1) + 1 : 0)
+#undef round_down
+#define round_down(x, y)	((x) & ~((__typeof__(x))(y) - 1))
+#undef struct_size
+#define struct_size(p, member, n)	(sizeof(*(p)) + sizeof((p)->member[0]) * (n))
+#ifndef U64_MAX
+#define U64_MAX			(~0ULL)
 #endif
+
+/* Bits: some of the headers of tools/include are not what threads need. */
+#undef test_bit
+#undef set_bit
+#undef clear_bit
+#undef test_and_set_bit
+#undef test_and_clear_bit
+#define test_bit(nr, map)	model_test_bit(nr, map)
+#define set_bit(nr, map)	((void)model_test_and_set_bit(nr, map))
+#define clear_bit(nr, map)	((void)model_test_and_clear_bit(nr, map))
+#define test_and_set_bit(nr, map)	model_test_and_set_bit(nr, map)
+#define test_and_clear_bit(nr, map)	model_test_and_clear_bit(nr, map)
+
+static inline bool model_test_bit(unsigned int nr, const unsigned long *map)
+{
+	return MODEL_LOAD(&map[nr / BITS_PER_LONG]) >> nr % BITS_PER_LONG & 1;
+}
+
+static inline bool model_test_and_set_bit(unsigned int nr, unsigned long *map)
+{
+	unsigned long bit = 1UL << nr % BITS_PER_LONG;
+
+	return MODEL_FETCH(or, &map[nr / BITS_PER_LONG], bit) & bit;
+}
+
+static inline bool model_test_and_clear_bit(unsigned int nr, unsigned long *map)
+{
+	unsigned long bit = 1UL << nr % BITS_PER_LONG;
+
+	return MODEL_FETCH(and, &map[nr / BITS_PER_LONG], ~bit) & bit;
+}
+
+#ifndef for_each_set_bitrange
+#define for_each_set_bitrange(b, e, addr, size)				\
+	for ((b) = 0;							\
+	     (b) = find_next_bit((addr), (size), (b)),			\
+	     (e) = find_next_zero_bit((addr), (size), (b) + 1),		\
+	     (b) < (size);						\
+	     (b) = (e) + 1)
+#endif
+
+typedef struct { long counter; } model_atomic_long_t;
+#define atomic_long_t		model_atomic_long_t
+#define atomic_long_read(v)	MODEL_LOAD(&(v)->counter)
+#define atomic_long_add(i, v)	((void)MODEL_FETCH(add, &(v)->counter, i))
+#undef smp_load_acquire
+#undef smp_store_release
+#define smp_load_acquire(p)	MODEL_LOAD(p)
+#define smp_store_release(p, v)	MODEL_STORE(p, v)
 
 /* Annotations */
 #define __init
@@ -64,10 +140,19 @@
 	int __initcall_##fn(void);					\
 	int __initcall_##fn(void) { return fn(); }
 #define subsys_initcall(fn)	late_initcall(fn)
-#define data_race(expr)		(expr)
 #define fallthrough		__attribute__((__fallthrough__))
 
 #ifdef __SANITIZE_THREAD__
+/* What is said to be a race is one side of it. */
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+#define data_race(expr)							\
+	({								\
+		__auto_type __v = (AnnotateIgnoreReadsBegin(__FILE__, __LINE__), (expr)); \
+									\
+		AnnotateIgnoreReadsEnd(__FILE__, __LINE__);		\
+		__v;							\
+	})
 /* As KCSAN with CONFIG_KCSAN_STRICT: both sides of a race are to be marked. */
 #undef READ_ONCE
 #undef WRITE_ONCE
@@ -84,6 +169,8 @@
 									\
 		__atomic_store(&(x), &__v, __ATOMIC_RELAXED);		\
 	} while (0)
+#else
+#define data_race(expr)		(expr)
 #endif
 
 /* A warning is a failed test, unless the test expects it. */
@@ -111,55 +198,55 @@
 #define pr_warn(...)		do { } while (0)
 #define pr_err(...)		do { } while (0)
 #define pr_info_once(...)	do { } while (0)
-#define pr_warn_once(...)	do { } while (0)
+#define pr_warn_once(...)	CHECK(!model_ctx.window)
 #define pr_warn_ratelimited(...)	do { } while (0)
+/* The console is no place to be in with page tables writable. */
+#define pr_err_ratelimited(...)	CHECK(!model_ctx.window)
 
 /* Locks */
 typedef struct model_lock spinlock_t;
+typedef struct model_lock raw_spinlock_t;
 #define mutex			model_lock
-#define __SPIN_LOCK_UNLOCKED(name)	MODEL_LOCK_INIT
-#define DEFINE_SPINLOCK(name)	spinlock_t name = MODEL_LOCK_INIT
-#define DEFINE_MUTEX(name)	struct mutex name = MODEL_LOCK_INIT
-#define __MUTEX_INITIALIZER(name)	MODEL_LOCK_INIT
-#define spin_lock(l)		model_spin_lock(l)
-#define spin_unlock(l)		model_spin_unlock(l)
-#define spin_lock_irq(l)	model_spin_lock(l)
-#define spin_unlock_irq(l)	model_spin_unlock(l)
-#define spin_lock_irqsave(l, flags)	({ (flags) = 0; model_spin_lock(l); })
-#define spin_unlock_irqrestore(l, flags)	({ (void)(flags); model_spin_unlock(l); })
+#define DEFINE_MUTEX(name)	struct mutex name = { .lock = PTHREAD_MUTEX_INITIALIZER, .kind = LOCK_MUTEX }
+#define raw_spin_lock_init(l)	model_lock_init(l, LOCK_SPIN)
+#define mutex_init(l)		model_lock_init(l, LOCK_NODE_MUTEX)
+#define raw_spin_lock(l)	model_spin_lock(l)
+#define raw_spin_unlock(l)	model_spin_unlock(l)
+#define raw_spin_lock_irqsave(l)	({ model_irq_save(); model_spin_lock(l); })
+#define raw_spin_unlock_irqrestore(l)	({ model_spin_unlock(l); model_irq_restore(); })
 #define mutex_lock(l)		model_mutex_lock(l)
 #define mutex_trylock(l)	model_mutex_trylock(l)
 #define mutex_unlock(l)		model_mutex_unlock(l)
 #define lockdep_assert_held(l)	model_assert_held(l)
-#define lockdep_assert_not_held(l)	model_assert_not_held(l)
-#define assert_spin_locked(l)	model_assert_held(l)
+#define lockdep_assert_irqs_disabled()	CHECK(model_ctx.irqs_off)
 #define fs_reclaim_acquire(gfp)	((void)(gfp))
 #define fs_reclaim_release(gfp)	((void)(gfp))
 #define might_lock(l)		((void)(l))
 #define might_sleep()		model_might_sleep()
 #define might_alloc(gfp)	model_might_sleep()
-#define might_sleep_if(cond)	({ if (cond) model_might_sleep(); })
-#define cond_resched()		model_might_sleep()
 
-/* CBMC gets code without guards, see unguard.py. */
+/* CBMC does not know the attribute "cleanup". */
 #ifndef __CPROVER__
 #include "../../../include/linux/cleanup.h"
 
 DEFINE_GUARD(mutex, struct mutex *, mutex_lock(_T), mutex_unlock(_T))
-DEFINE_GUARD_COND(mutex, _try, mutex_trylock(_T), _RET)
-DEFINE_LOCK_GUARD_1(spinlock, spinlock_t, spin_lock(_T->lock), spin_unlock(_T->lock))
-DEFINE_LOCK_GUARD_1(spinlock_irq, spinlock_t, spin_lock(_T->lock), spin_unlock(_T->lock))
-DEFINE_LOCK_GUARD_1(spinlock_irqsave, spinlock_t, spin_lock(_T->lock), spin_unlock(_T->lock))
-
+DEFINE_LOCK_GUARD_1(raw_spinlock, raw_spinlock_t, raw_spin_lock(_T->lock),
+		    raw_spin_unlock(_T->lock))
+DEFINE_LOCK_GUARD_1(raw_spinlock_irqsave, raw_spinlock_t, raw_spin_lock_irqsave(_T->lock),
+		    raw_spin_unlock_irqrestore(_T->lock))
+DEFINE_LOCK_GUARD_0(cpus_read_lock, model_cpus_read_lock(), model_cpus_read_unlock())
+DEFINE_LOCK_GUARD_0(irqsave, model_irq_save(), model_irq_restore())
+DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables, model_window_open(), model_window_close())
 #endif
 
 /* Contexts */
 #define current			(&model_ctx)
 #define PF_MEMALLOC		1
-#define preemptible()		(!model_ctx.atomic && !model_ctx.nr_spin)
-#define in_interrupt()		(model_ctx.atomic)
-#define in_atomic()		(!preemptible())
-#define irqs_disabled()		(model_ctx.nr_spin > 0)
+#define preemptible()		(!model_ctx.atomic && !model_ctx.nr_spin && !model_ctx.irqs_off)
+#define in_interrupt()		(model_ctx.interrupt)
+#define in_task()		(!model_ctx.interrupt)
+#define irqs_disabled()		(model_ctx.irqs_off > 0)
+#define kpkeys_assert_pgtable_write()	CHECK(model_ctx.window)
 enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define system_state		(model.booting ? SYSTEM_BOOTING : SYSTEM_RUNNING)
 #define kpkeys_hardened_pgtables_enabled()	true
@@ -168,37 +255,69 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define MAX_PAGE_ORDER		10
 #define PAGE_ALLOC_COSTLY_ORDER	3
 #define GFP_PGTABLE_KERNEL	(GFP_KERNEL | __GFP_ZERO)
-#define page_to_pfn(page)	((unsigned long)((page) - mem_map))
-#define pfn_to_page(pfn)	(&mem_map[pfn])
+#define page_to_pfn(page)	model_pfn((page) - mem_map)
+#define pfn_to_page(pfn)	(&mem_map[model_index(pfn)])
+#define PHYS_PFN(x)		((unsigned long)(x) >> PAGE_SHIFT)
+#define PAGE_ALIGN(x)		(((x) + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1))
 #define page_address(page)	model_address(page)
-#define virt_to_page(addr)	model_page(addr)
-#define page_private(page)	((page)->private)
+#define clear_page(addr)	model_clear_page(addr)
 #define set_page_private(page, v)	((page)->private = (v))
-#define page_ref_count(page)	((page)->refcount)
 #define PageTable(page)		((page)->table)
+#define PageHWPoison(page)	MODEL_LOAD(&(page)->broken)
 #define __SetPageOffline(page)	((page)->offline = true)
 #define __ClearPageOffline(page)	((page)->offline = false)
-#define page_to_nid(page)	0
-#define numa_node_id()		0
-#define numa_mem_id()		0
-#define NUMA_NO_NODE		(-1)
-#define alloc_pages(gfp, order)	model_alloc_pages(gfp, order)
-#define alloc_pages_node(nid, gfp, order)	model_alloc_pages(gfp, order)
-#define alloc_page(gfp)		model_alloc_pages(gfp, 0)
+#define reset_page_owner(page, order)	((void)(page))
+#define want_init_on_alloc(gfp)	(!!((gfp) & __GFP_ZERO))
+#define want_init_on_free()	(model.init_on_free)
+#define totalram_pages()	MODEL_NR_PAGES
+#define alloc_pages(gfp, order)	model_alloc_pages(gfp, order, NUMA_NO_NODE)
+#define alloc_pages_node(nid, gfp, order)	model_alloc_pages(gfp, order, nid)
 #define split_page(page, order)	model_split_page(page, order)
 #define __free_page(page)	model_free_page(page)
-#define __free_pages(page, order)	model_free_pages(page, order)
-#define kzalloc_obj(obj, gfp)	((typeof(obj) *)model_kzalloc(sizeof(obj), gfp))
-#define kmalloc_obj(obj, gfp)	kzalloc_obj(obj, gfp)
-#define kzalloc(size, gfp)	model_kzalloc(size, gfp)
-#define kfree(p)		model_kfree(p)
+#define kcalloc(n, size, gfp)	model_kzalloc((n) * (size), gfp)
+
+/* Nodes and CPUs: each node has a zone. */
+#define NUMA_NO_NODE		(-1)
+#define N_MEMORY		0
+#define nr_node_ids		(model.nr_nodes)
+#define num_node_state(state)	(model.nr_nodes)
+#define for_each_online_node(nid)	for ((nid) = 0; (nid) < nr_node_ids; (nid)++)
+#define for_each_node_state(nid, state)	for_each_online_node(nid)
+#define pfn_to_nid(pfn)		model_nid(model_index(pfn))
+#define page_to_nid(page)	model_nid((page) - mem_map)
+#define numa_mem_id()		((int)model_ctx.cpu % nr_node_ids)
+#define nr_cpu_ids		MODEL_NR_CPUS
+#define for_each_possible_cpu(cpu)	for ((cpu) = 0; (cpu) < MODEL_NR_CPUS; (cpu)++)
+#define smp_processor_id()	({ CHECK(!preemptible()); (int)model_ctx.cpu; })
+#define on_each_cpu(fn, data, wait)	model_on_each_cpu(fn, data)
+#define stop_machine_cpuslocked(fn, data, cpus)	model_stop_machine(fn, data)
+#define NR_KERNEL_MISC_RECLAIMABLE	0
+#define NODE_DATA(nid)		(&model.reclaimable[nid])
+#define mod_node_page_state(pgdat, item, nr)	((void)MODEL_FETCH(add, pgdat, nr))
+typedef struct { unsigned long bits; } nodemask_t;
+struct zone { int node; };
+struct zoneref { struct zone *zone; };
+#define cpusets_enabled()	(model_ctx.mems_allowed)
+#define cpuset_current_mems_allowed	(*(nodemask_t *)&model_ctx.mems_allowed)
+#define mempolicy_slab_node()	((int)model_ctx.mempolicy - 1)
+#define gfp_zone(gfp)		0
+#define node_zonelist(nid, gfp)	model_zonelist(nid)
+#define zonelist_zone(z)	((z)->zone)
+#define zonelist_node_idx(z)	((z)->zone->node)
+#define zone_to_nid(z)		((z)->node)
+#define first_zones_zonelist(list, zone, mask)	model_next_zone(list, mask)
+#define for_each_zone_zonelist_nodemask(z, ref, list, idx, mask)	\
+	for ((ref) = model_next_zone(list, mask), (z) = (ref)->zone; (z);	\
+	     (ref) = model_next_zone((ref) + 1, mask), (z) = (ref)->zone)
+struct zoneref *model_zonelist(int nid);
+struct zoneref *model_next_zone(struct zoneref *z, const nodemask_t *mask);
 
 /* pkeys and splits */
 #define KPKEYS_PKEY_DEFAULT	0
 #define KPKEYS_PKEY_PGTABLES	1
 #define ARCH_KPKEYS_PGTABLE_CHUNK_ORDERS	MODEL_CHUNK_ORDERS
+#define ARCH_KPKEYS_PGTABLE_FRAME_ORDER	MODEL_PMD_ORDER
 #define arch_kpkeys_can_split()	(!READ_ONCE(model.no_split))
-#define arch_kpkeys_must_split()	true
 #define arch_kpkeys_split_demand(addr, nr)	model_split_demand(addr, nr)
 #define set_memory_pkey_reserve(addr, nr, pkey, reserve)	\
 	model_set_pkey(addr, nr, pkey, reserve)
@@ -206,14 +325,11 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 /* What is registered at boot */
 struct work_struct { void (*func)(struct work_struct *work); };
 struct delayed_work { struct work_struct work; };
-#define __WORK_INITIALIZER(name, fn)	{ .func = (fn) }
-#define DECLARE_WORK(name, fn)	struct work_struct name = __WORK_INITIALIZER(name, fn)
-#define INIT_WORK(w, fn)	((w)->func = (fn))
+#define HZ			1000
 #define system_dfl_wq		NULL
-#define system_unbound_wq	NULL
-#define system_wq		NULL
-#define queue_work(wq, w)	({ (void)(wq); model_queue_work((w)->func, w); })
-#define schedule_work(w)	model_queue_work((w)->func, w)
+#define INIT_DELAYED_WORK(w, fn)	((w)->work.func = (fn))
+#define to_delayed_work(w)	container_of(w, struct delayed_work, work)
+#define queue_delayed_work(wq, w, delay)	({ (void)(wq); model_queue_work(&(w)->work); })
 
 struct shrink_control { unsigned long nr_to_scan, nr_scanned; int nid; gfp_t gfp_mask; };
 struct shrinker {
@@ -226,16 +342,20 @@ struct shrinker {
 };
 #define SHRINK_STOP		(~0UL)
 #define SHRINK_EMPTY		(~0UL - 1)
-#define DEFAULT_SEEKS		2
+#define SHRINKER_NUMA_AWARE	1
+#define mm_account_reclaimed_pages(nr)	((void)(nr))
 #define shrinker_alloc(flags, ...)	model_shrinker_alloc(flags)
 #define shrinker_register(s)	((void)(s))
 
-struct notifier_block { int (*fn)(struct notifier_block *nb, unsigned long action, void *arg); };
+struct notifier_block { int (*notifier_call)(struct notifier_block *nb, unsigned long action, void *arg); };
 enum { MEM_ONLINE = 1, MEM_GOING_OFFLINE = 2, MEM_OFFLINE = 4, MEM_CANCEL_OFFLINE = 16 };
 #define NOTIFY_OK		1
 #define DEFAULT_CALLBACK_PRI	0
 struct memory_notify { unsigned long start_pfn, nr_pages; };
-#define hotplug_memory_notifier(f, pri)	model_memory_notifier(f)
+#define hotplug_memory_notifier(f, pri)	(model.memory_notifier = (f))
+#define register_oom_notifier(nb)	(model.oom_notifier = (nb)->notifier_call)
+#define CPUHP_BP_PREPARE_DYN	0
+#define cpuhp_setup_state_nocalls(state, name, up, down)	(model.dead_cpu = (down))
 
 struct seq_file;
 #define seq_printf(m, ...)	((void)(m), model_printf(__VA_ARGS__))

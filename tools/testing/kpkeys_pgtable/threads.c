@@ -6,13 +6,16 @@
  */
 #include "cache.h"
 
-#define NR_THREADS	4
+#define NR_THREADS	MODEL_NR_CPUS	/* each has its own */
 #define MAX_HELD	200
-#define NR_STEPS	2000		/* between two checks */
+#define MAX_FOREIGN	700
+#define NR_STEPS	500		/* between two checks */
 
 static struct task {
 	struct page *page[MAX_HELD];
 	unsigned int nr;
+	struct page *foreign[MAX_FOREIGN];
+	unsigned int nr_foreign;
 	struct kpkeys_split_reserve reserve;
 	unsigned int rnd;
 	pthread_t thread;
@@ -58,13 +61,33 @@ static void put(struct task *t)
 	}
 }
 
+/* Somebody has the memory for something else; then blocks are hard to find. */
+static void foreign(struct task *t)
+{
+	struct page *page;
+
+	if (t->nr_foreign == MAX_FOREIGN || rnd(t) % 64 == 0) {
+		while (t->nr_foreign)
+			model_free_page(t->foreign[--t->nr_foreign]);
+		return;
+	}
+	while (t->nr_foreign < MAX_FOREIGN && rnd(t) % 32) {
+		model_ctx.hint = rnd(t) % MODEL_NR_PAGES;
+		page = model_alloc_pages(GFP_NOWAIT, 0, NUMA_NO_NODE);
+		if (!page)
+			break;
+		t->foreign[t->nr_foreign++] = page;
+	}
+}
+
 static void step(struct task *t)
 {
+	struct memory_notify mem = { .nr_pages = 1UL << MODEL_PUD_ORDER };
 	struct kpkeys_pgtable_cache_stats stats;
 	unsigned long pfn = rnd(t) % MODEL_NR_PAGES;
 
 	model_ctx.hint = rnd(t) % MODEL_NR_PAGES;
-	switch (rnd(t) % 12) {
+	switch (rnd(t) % 14) {
 	case 0:
 	case 1:
 		take(t, GFP_KERNEL);
@@ -101,8 +124,16 @@ static void step(struct task *t)
 		kpkeys_pgtable_cache_stats(&stats);
 		CHECK(stats.cached <= stats.taken);
 		break;
+	case 12:
+		/* Fill the rest of memory, or take all of it back: single pages. */
+		foreign(t);
+		break;
+	case 13:
+		mem.start_pfn = model_pfn(round_down(pfn, 1UL << MODEL_PUD_ORDER));
+		model.memory_notifier(NULL, MEM_GOING_OFFLINE, &mem);
+		break;
 	}
-	CHECK(!model_ctx.nr_spin && !model_ctx.refill_mutex && !model_ctx.split_lock);
+	CHECK(model_idle());
 }
 
 static void check(void)
@@ -112,10 +143,32 @@ static void check(void)
 	check_begin();
 	for (i = 0; i < NR_THREADS; i++) {
 		for (j = 0; j < tasks[i].nr; j++)
-			found(tasks[i].page[j], HELD);
-		found_reserve(&tasks[i].reserve, HELD);
+			found(tasks[i].page[j], AT_HELD);
+		for (j = 0; j < tasks[i].nr_foreign; j++)
+			found(tasks[i].foreign[j], AT_HELD);
+		found_reserve(&tasks[i].reserve, AT_HELD);
 	}
 	check_end();
+}
+
+/* As much as there is goes back, and what is free then is mapped by blocks again. */
+static void start_over(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_THREADS; i++) {
+		while (tasks[i].nr_foreign)
+			model_free_page(tasks[i].foreign[--tasks[i].nr_foreign]);
+		while (tasks[i].nr) {
+			struct page *page = tasks[i].page[--tasks[i].nr];
+
+			page->table = false;
+			CHECK(kpkeys_pgtable_cache_free(page));
+		}
+	}
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	for (i = 0; i < MODEL_NR_PUDS; i++)
+		remap(i);
 }
 
 static void *run(void *arg)
@@ -126,13 +179,13 @@ static void *run(void *arg)
 
 	memset(&model_ctx, 0, sizeof(model_ctx));
 	model_ctx.rnd = t->rnd;
+	model_ctx.cpu = t - tasks;
 	for (round = 0; round < nr_rounds; round++) {
 		for (i = 0; i < NR_STEPS; i++)
 			step(t);
 		if (pthread_barrier_wait(&all) == PTHREAD_BARRIER_SERIAL_THREAD) {
 			check();
-			for (i = 0; i < MODEL_NR_PAGES >> MODEL_PUD_ORDER; i++)
-				model_remap(i);
+			start_over();
 			check();
 		}
 		pthread_barrier_wait(&all);
@@ -144,9 +197,10 @@ static void *run(void *arg)
 int main(int argc, char **argv)
 {
 	unsigned int seed = argc > 1 ? atoi(argv[1]) : 1, i;
+	struct kpkeys_pgtable_cache_stats stats;
 
 	nr_rounds = argc > 2 ? atol(argv[2]) : 20;
-	cache_reset();
+	cache_reset(MODEL_NR_NODES);
 	model.booting = true;
 	CHECK(!kpkeys_pgtable_cache_init());
 	model.booting = false;
@@ -155,8 +209,8 @@ int main(int argc, char **argv)
 	model.reclaim = true;
 	model.threads = true;
 	for (i = 0; i < NR_FAIL; i++)
-		model.fail_rate[i] = 2;
-	/* A pkey that cannot be restored costs a chunk each time. */
+		model.fail_rate[i] = ALWAYS / 128;
+	/* A pkey that cannot be restored costs memory each time. */
 	model.fail_rate[FAIL_PKEY_BEFORE] = 1;
 	model.fail_rate[FAIL_PKEY_SPLIT] = 1;
 	model.fail_rate[FAIL_PKEY_PARTLY] = 1;
@@ -170,11 +224,12 @@ int main(int argc, char **argv)
 	for (i = 0; i < NR_THREADS; i++)
 		pthread_join(tasks[i].thread, NULL);
 	check();
+	kpkeys_pgtable_cache_stats(&stats);
 	printf("ok threads seed %u: %u threads, %lu steps; splits by page tables:", seed,
 	       NR_THREADS, nr_rounds * NR_STEPS * NR_THREADS);
 	for (i = 0; i < ARRAY_SIZE(model_splits); i++)
 		printf(" %u:%lu", i, model_splits[i]);
-	printf("\n");
+	printf("; %lu of %lu pages were lost to failures\n", stats.leaked, MODEL_NR_PAGES);
 
 	return 0;
 }

@@ -19,9 +19,20 @@ static struct kpkeys_pgtable_cache_stats stats(void)
 /* Hand out all that there is without a refill. */
 static void drain(void)
 {
+	unsigned int cpu = model_ctx.cpu;
+
 	model_ctx.atomic = true;
-	CHECK(!op_alloc(GFP_ATOMIC, MAX_HELD));
+	for (model_ctx.cpu = 0; model_ctx.cpu < MODEL_NR_CPUS; model_ctx.cpu++)
+		CHECK(!op_alloc(GFP_ATOMIC, MAX_HELD));
+	model_ctx.cpu = cpu;
 	model_ctx.atomic = false;
+	CHECK(!stats().cached);
+}
+
+static void free_all(void)
+{
+	while (held.nr)
+		op_free(0);
 }
 
 /* After a fill of n, n takes succeed; and what a failed fill got is kept. */
@@ -85,13 +96,52 @@ static void test_parked(void)
 		model_ctx.hint = MODEL_NR_PAGES / 2 + (fail << MODEL_PUD_ORDER);
 		model.fail_at[fail] = 1;
 		CHECK(!op_alloc(GFP_KERNEL, 1));
-		CHECK(stats().parked);
+		CHECK(stats().parked == FRAME_PAGES);
 		taken = stats().taken;
 		CHECK(op_alloc(GFP_KERNEL, 1));
 		CHECK(!stats().parked);
 		CHECK(stats().taken == taken);
 		finish();
 	}
+}
+
+/* After some tries it is given up, and another one is taken. */
+static void test_park_tries(void)
+{
+	unsigned int i;
+
+	drain();
+	model.fail_rate[FAIL_PKEY_BEFORE] = ALWAYS;
+	for (i = 0; i < PARK_TRIES; i++) {
+		CHECK(!op_alloc(GFP_KERNEL, 1));
+		CHECK(stats().parked == FRAME_PAGES && !stats().leaked);
+	}
+	CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(!stats().parked && stats().leaked == FRAME_PAGES);
+	model.fail_rate[FAIL_PKEY_BEFORE] = 0;
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(stats().leaked == FRAME_PAGES);
+}
+
+/* It waits until there is what it takes, whoever has used that up. */
+static void test_park_uncovered(void)
+{
+	drain();
+	model_ctx.hint = MODEL_NR_PAGES / 2;
+	model.fail_at[FAIL_PKEY_BEFORE] = 1;
+	CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(stats().parked && index_demand(cache->parked.pfn));
+	release_set_aside();
+	drain();
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
+	CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(stats().parked == FRAME_PAGES && !refill_reserve.nr && !cache->nr_spare);
+	/* Pages that come back are enough. */
+	while (held.nr > 20)
+		op_free(0);
+	drain_magazines();
+	CHECK(!refill_node(0, ULONG_MAX));
+	CHECK(!stats().parked && !stats().leaked);
 }
 
 /* A pkey that cannot be restored: the pages are never used again. */
@@ -103,8 +153,7 @@ static void test_leaked(void)
 		unsigned long leaked = stats().leaked;
 
 		CHECK(op_alloc(GFP_KERNEL, 400));
-		while (held.nr)
-			op_free(0);
+		free_all();
 		model.fail_at[fail] = 1;
 		kpkeys_pgtable_cache_shrink(1);
 		CHECK(stats().leaked > leaked);
@@ -118,12 +167,10 @@ static void test_no_refill(void)
 {
 	unsigned long taken = stats().taken;
 
+	drain();
 	model_ctx.atomic = true;
-	CHECK(!op_alloc(GFP_KERNEL, MAX_HELD));
-	model_ctx.atomic = false;
-	model_ctx.flags = PF_MEMALLOC;
 	CHECK(!op_alloc(GFP_KERNEL, 1));
-	model_ctx.flags = 0;
+	model_ctx.atomic = false;
 	CHECK(!op_alloc(GFP_NOWAIT, 1));
 	model.no_split = true;
 	model.quiet = true;
@@ -134,45 +181,56 @@ static void test_no_refill(void)
 	CHECK(stats().taken == taken);
 	CHECK(!stats().cached && stats().refused >= 4);
 	/* A worker helps them. */
-	CHECK(model.work_pending);
+	CHECK(model.work[0]);
 	model_run_work();
 	CHECK(stats().cached);
+}
+
+/* Reclaim may need a page table in order to give memory back. */
+static void test_memalloc(void)
+{
+	drain();
+	model_ctx.flags = PF_MEMALLOC;
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	model_ctx.flags = 0;
 }
 
 /* The last pages are for those who cannot wait. */
 static void test_emergency(void)
 {
-	while (stats().cached > EMERGENCY_MARK) {
-		model_ctx.atomic = true;
-		op_alloc(GFP_ATOMIC, 1);
-		model_ctx.atomic = false;
-	}
-	model.fail_rate[FAIL_ALLOC_PAGES] = 256;
+	model_ctx.atomic = true;
+	while (nr_free(0) > EMERGENCY_MARK || magazines[0].nr)
+		CHECK(op_alloc(GFP_ATOMIC, 1));
+	model_ctx.atomic = false;
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
 	CHECK(!op_alloc(GFP_KERNEL, 1));
 	CHECK(op_alloc(GFP_ATOMIC, 1));
 	CHECK(stats().emergency == 1);
 }
 
-/* Smaller chunks, if there are no large ones; single pages, if they cost nothing. */
+/*
+ * Memory has no two pages side by side, and all of it is mapped by blocks: as long
+ * as a page is free, no allocation fails.
+ */
 static void test_fragmented(void)
 {
-	unsigned long i;
+	unsigned int i;
 
-	CHECK(!model_set_memory(MODEL_NR_PAGES / 2 + 1, 1));
-	drain();
-	/* Only every second page is free, and in one place it is mapped as a page. */
-	for (i = 0; i < MODEL_NR_PAGES; i++) {
-		if (!model.buddy[i] || !(i % 2))
-			continue;
-		model.buddy[i] = false;
-		mem_map[i].refcount = 1;
-		CHECK(held.nr_foreign < MAX_HELD);
-		held.foreign[held.nr_foreign++] = &mem_map[i];
+	for (i = 0; i < 2 * (MODEL_PMD_ORDER - 1); i++) {
+		unsigned long chunks;
+
+		finish();
+		CHECK(start(1));
+		drain();
+		chunks = stats().refills[0];
+		fragment(0, MODEL_NR_PAGES, 1 + i / 2);
+		model.scatter = i & 1;
+		while (op_alloc(GFP_KERNEL, 1))
+			;
+		CHECK(!model.nr_buddy);
+		CHECK(stats().refills[0] == chunks);
+		CHECK(stats().refills[ARRAY_SIZE(chunk_orders) - 1]);
 	}
-	CHECK(!op_alloc(GFP_KERNEL, 1));
-	model_ctx.hint = MODEL_NR_PAGES / 2;
-	op_alloc(GFP_KERNEL, 1);
-	CHECK(stats().refills[ARRAY_SIZE(chunk_orders) - 1]);
 }
 
 /* Memory that is to go offline is given back, also if little stays. */
@@ -181,11 +239,300 @@ static void test_offline(void)
 	/* All that there is in one place. */
 	model_ctx.hint = 0;
 	CHECK(op_alloc(GFP_KERNEL, 500));
-	while (held.nr)
-		op_free(0);
+	free_all();
 	check();
 	op_offline(0);
 	CHECK(stats().given_back);
+}
+
+/* Of many tables, one in a hundred stays: the others are given back. */
+static void test_parts(void)
+{
+	unsigned int i, nr;
+
+	CHECK(op_alloc(GFP_KERNEL, 1500));
+	for (nr = 1500; nr > 0; nr--) {
+		if (nr % 100)
+			op_free(nr - 1);
+	}
+	CHECK(held.nr == 15);
+	op_shrink(ULONG_MAX);
+	CHECK(stats().splits);
+	/* What each frame keeps, and what the node does, in whole frames. */
+	CHECK(stats().cached < SHRINK_MARK + FRAME_PAGES);
+	/* And none of it costs anything the next time. */
+	for (i = 0; i < 3; i++) {
+		CHECK(op_alloc(GFP_KERNEL, SHRINK_MARK / 2));
+		while (held.nr > 15)
+			op_free(held.nr - 1);
+		check();
+	}
+}
+
+/* A page that is not in use is refused, and counted; nothing else happens. */
+static void test_double_free(void)
+{
+	struct page *page;
+	unsigned long cached;
+
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	page = held.page[0];
+	op_free(0);
+	cached = stats().cached;
+	CHECK(kpkeys_pgtable_cache_free(page));
+	CHECK(stats().mismatched == 1 && stats().cached == cached);
+	/* Also if it is in its frame by now; or is state. */
+	kpkeys_pgtable_cache_shrink(0);
+	CHECK(kpkeys_pgtable_cache_free(page));
+	CHECK(kpkeys_pgtable_cache_free(model_page(cache)));
+	CHECK(stats().mismatched == 3 && stats().cached == cached);
+	drain();
+}
+
+/* What a list says is not believed: a page is handed out once. */
+static void test_bad_list(void)
+{
+	unsigned long pfn;
+
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(magazines[0].nr);
+	/* As if somebody had written there. */
+	pfn = magazines[0].pfn[magazines[0].nr - 1];
+	scoped_guard(kpkeys_hardened_pgtables)
+		magazines[0].pfn[magazines[0].nr - 1] = page_to_pfn(held.page[0]);
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(held.page[1] != held.page[0]);
+	CHECK(counted(MISMATCHED) == 1);
+	CHECK(magazines[0].nr < ARRAY_SIZE(magazines[0].pfn));
+	scoped_guard(kpkeys_hardened_pgtables)
+		magazines[0].pfn[magazines[0].nr++] = pfn;
+	check();
+}
+
+static void op_free_drained(void)
+{
+	op_free(held.nr - 1);
+	drain_magazines();
+}
+
+/* If a page that a split needs is not what its frame says, all go back. */
+static void test_bad_bit(void)
+{
+	unsigned long cached, *used;
+	struct frame *frame;
+	unsigned int bit;
+
+	/* The first table is of a frame that keeps it, and has many free pages. */
+	CHECK(op_alloc(GFP_KERNEL, 500));
+	while (held.nr > 400)
+		op_free(held.nr - 1);
+	drain_magazines();
+	frame = frame_of(page_to_pfn(held.page[399]));
+	while (frame->nr_free < SPLIT_YIELD)
+		op_free_drained();
+	CHECK(frame->nr_ours == FRAME_PAGES && frame->nr_free != FRAME_PAGES);
+	used = frame->used;
+	bit = find_first_bit(frame->free, FRAME_PAGES);
+	cached = stats().cached;
+	scoped_guard(kpkeys_hardened_pgtables)
+		set_bit(bit, used);
+	CHECK(!give_back(0, frame, 0));
+	scoped_guard(kpkeys_hardened_pgtables)
+		clear_bit(bit, used);
+	CHECK(stats().cached == cached);
+	CHECK(give_back(0, frame, 0));
+	check();
+}
+
+/* A page that is not ours goes to the page allocator. */
+static void test_not_ours(void)
+{
+	struct page *page = model_alloc_pages(GFP_KERNEL, 0, NUMA_NO_NODE);
+
+	CHECK(!kpkeys_pgtable_cache_free(page));
+	CHECK(!kpkeys_pgtable_cache_owns(page));
+	model_free_page(page);
+	/* Also where the cache has no frame at all. */
+	page = &mem_map[MODEL_NR_PAGES - 1];
+	CHECK(!frame_of(page_to_pfn(page)));
+	CHECK(!kpkeys_pgtable_cache_free(page));
+	CHECK(!stats().mismatched);
+}
+
+/* One that is in its frame, which is in this bucket or the next. */
+static struct page *free_page(unsigned int bucket)
+{
+	struct frame *frame;
+
+	while (list_empty(&cache->frames[0].bucket[bucket]))
+		CHECK(++bucket < FRAME_BUCKETS);
+	frame = list_first_entry(&cache->frames[0].bucket[bucket], struct frame, node);
+
+	return pfn_to_page(frame->pfn + find_first_bit(frame->free, FRAME_PAGES));
+}
+
+/* A broken page is not handed out, wherever it was when it broke. */
+static void test_poison(void)
+{
+	struct magazine *mag = &magazines[0];
+
+	CHECK(op_alloc(GFP_KERNEL, 20));
+	held.page[3]->broken = true;
+	op_free(3);
+	CHECK(stats().poisoned == 1);
+
+	CHECK(mag->nr > 1);
+	pfn_to_page(mag->pfn[mag->nr - 2])->broken = true;
+	drain();
+	CHECK(stats().poisoned == 2);
+
+	free_all();
+	drain_magazines();
+	CHECK(stats().cached > 10 && !mag->nr);
+	free_page(0)->broken = true;
+	drain();
+	CHECK(stats().poisoned == 3);
+
+	/* Those that are given back are the page allocator's affair. */
+	free_all();
+	CHECK(op_alloc(GFP_KERNEL, 500));
+	free_all();
+	drain_magazines();
+	free_page(IDLE_BUCKET)->broken = true;
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	CHECK(stats().poisoned == 3);
+}
+
+static void *one_of_the_herd(void *arg)
+{
+	pthread_barrier_t *all = arg;
+	static unsigned int nr;
+	struct page *page;
+
+	memset(&model_ctx, 0, sizeof(model_ctx));
+	model_ctx.cpu = __atomic_fetch_add(&nr, 1, __ATOMIC_RELAXED) % MODEL_NR_CPUS;
+	pthread_barrier_wait(all);
+	page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	CHECK(page);
+
+	return page;
+}
+
+/* Who finds the cache empty while another one fills it waits for that. */
+static void test_herd(void)
+{
+	pthread_t thread[MODEL_NR_CPUS];
+	pthread_barrier_t all;
+	unsigned int i, round;
+
+	pthread_barrier_init(&all, NULL, ARRAY_SIZE(thread));
+	for (round = 0; round < 5; round++) {
+		unsigned long chunks = stats().refills[0];
+
+		drain();
+		model.window_hook = NULL;
+		model.threads = true;
+		for (i = 0; i < ARRAY_SIZE(thread); i++)
+			CHECK(!pthread_create(&thread[i], NULL, one_of_the_herd, &all));
+		for (i = 0; i < ARRAY_SIZE(thread); i++) {
+			void *page;
+
+			pthread_join(thread[i], &page);
+			hold(page);
+		}
+		model.threads = false;
+		CHECK(stats().refills[0] == chunks + 1);
+		CHECK(stats().taken <= stats().in_use + 2 * FRAME_PAGES);
+	}
+	pthread_barrier_destroy(&all);
+}
+
+/* Pages that one CPU frees are not lost to others. */
+static void test_magazines(void)
+{
+	unsigned int cpu;
+
+	CHECK(op_alloc(GFP_KERNEL, 200));
+	for (cpu = 0; cpu < MODEL_NR_CPUS; cpu++) {
+		model_ctx.cpu = cpu;
+		while (held.nr > 200 - 50 * (cpu + 1))
+			op_free(0);
+		CHECK(magazines[cpu].nr);
+		CHECK(magazines[cpu].nr <= ARRAY_SIZE(magazines[cpu].pfn));
+		check();
+	}
+	model_ctx.cpu = 0;
+	model.dead_cpu(3);
+	CHECK(!magazines[3].nr && magazines[2].nr);
+	kpkeys_pgtable_cache_shrink(0);
+	for (cpu = 0; cpu < MODEL_NR_CPUS; cpu++)
+		CHECK(!magazines[cpu].nr);
+	check();
+	drain();
+}
+
+/* All parts of memory, one after the other: each level of the index has several pages. */
+static void test_index(void)
+{
+	unsigned long meta = stats().meta, pud;
+
+	for (pud = 0; pud < MODEL_NR_PUDS; pud++) {
+		model_ctx.hint = pud << MODEL_PUD_ORDER;
+		drain();
+		CHECK(op_alloc(GFP_KERNEL, 1));
+		CHECK(frame_of(model_pfn(model_ctx.hint)));
+	}
+	/* A page of frames for each, and pointers to every second and fourth. */
+	CHECK(stats().meta == meta + MODEL_NR_PUDS + MODEL_NR_PUDS / 2 + MODEL_NR_PUDS / 4 -
+	      INDEX_LEVELS);
+}
+
+/* The node that the page allocator would take; any other one rather than none. */
+static void test_nodes(void)
+{
+	unsigned int i, first;
+
+	for (i = 0; i < MODEL_NR_NODES; i++) {
+		model_ctx.cpu = i;
+		first = held.nr;
+		CHECK(op_alloc(GFP_KERNEL, 200));
+		for (; first < held.nr; first++)
+			CHECK(page_to_nid(held.page[first]) == i);
+		check();
+	}
+	/* A policy. */
+	model_ctx.cpu = 0;
+	model_ctx.mempolicy = 2;
+	model_ctx.mems_allowed = 3;
+	first = held.nr;
+	CHECK(op_alloc(GFP_KERNEL, 200));
+	for (; first < held.nr; first++)
+		CHECK(page_to_nid(held.page[first]) == 1);
+	/* It holds for refills, and not if nothing else is left. */
+	model_ctx.mempolicy = 1;
+	model_ctx.mems_allowed = 1;
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
+	while (op_alloc(GFP_KERNEL, 1))
+		CHECK(page_to_nid(held.page[held.nr - 1]) == 0);
+	CHECK(nr_free(1) > EMERGENCY_MARK);
+	CHECK(op_alloc(GFP_ATOMIC, EMERGENCY_MARK + 1));
+	CHECK(page_to_nid(held.page[held.nr - 1]) == 1);
+	/* Wherever they are freed, they go to their own node. */
+	model_ctx.cpu = 1;
+	free_all();
+	check();
+}
+
+/* Before somebody is killed, everything goes. */
+static void test_oom(void)
+{
+	unsigned long freed = 0;
+
+	CHECK(op_alloc(GFP_KERNEL, 800));
+	free_all();
+	model.oom_notifier(NULL, 0, &freed);
+	CHECK(freed > 400);
+	CHECK(stats().cached < SHRINK_MARK + FRAME_PAGES);
 }
 
 /* A shrinker that takes pages itself, in the middle of a refill. */
@@ -201,6 +548,11 @@ static void test_reclaim(void)
 			op_free(i);
 		check();
 	}
+	/* Fragmented, so that it takes single pages, for which reclaim runs. */
+	fragment(0, MODEL_NR_PAGES, 2);
+	while (op_alloc(GFP_KERNEL, 1))
+		;
+	check();
 }
 
 /* The file in debugfs */
@@ -219,11 +571,25 @@ static const struct {
 	TEST(empty),
 	TEST(demand),
 	TEST(parked),
+	TEST(park_tries),
+	TEST(park_uncovered),
 	TEST(leaked),
 	TEST(no_refill),
+	TEST(memalloc),
 	TEST(emergency),
 	TEST(fragmented),
 	TEST(offline),
+	TEST(parts),
+	TEST(double_free),
+	TEST(bad_list),
+	TEST(bad_bit),
+	TEST(not_ours),
+	TEST(poison),
+	TEST(herd),
+	TEST(magazines),
+	TEST(index),
+	TEST(nodes),
+	TEST(oom),
 	TEST(reclaim),
 	TEST(show),
 };
@@ -235,7 +601,7 @@ static void test_init(void)
 
 	for (fail = 0; fail < NR_FAIL; fail++) {
 		for (at = 1; at < 40; at++) {
-			cache_reset();
+			cache_reset(1);
 			model.fail_at[fail] = at;
 			model.booting = true;
 			failed += !!kpkeys_pgtable_cache_init();
@@ -253,14 +619,15 @@ int main(int argc, char **argv)
 			continue;
 		printf("# %s\n", tests[i].name);
 		fflush(stdout);
-		CHECK(start());
+		CHECK(start(tests[i].run == test_nodes ? MODEL_NR_NODES : 1));
+		model.window_hook = check_window;
 		tests[i].run();
 		finish();
 		printf("ok %s\n", tests[i].name);
 	}
 	test_init();
 	printf("ok init\n");
-	cache_reset();
+	cache_reset(1);
 
 	return 0;
 }

@@ -17,17 +17,20 @@ void arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end);
 int __must_check arch_kpkeys_protect_image_pgtables(void);
 
 /*
- * The chunks in which the cache takes its memory, as orders: a PMD block, if that
+ * The frames by which the cache keeps its memory, and the chunks in which it takes
+ * it, as orders: a PMD block, if that
  * is not too much to set aside; a contiguous group of pages; the smallest that has
  * more pages than splitting it off takes tables; and one page, if it is mapped as
  * one already.
  */
 #ifdef CONFIG_ARM64_4K_PAGES
+#define ARCH_KPKEYS_PGTABLE_FRAME_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 #define ARCH_KPKEYS_PGTABLE_CHUNK_ORDERS				\
-	{ PMD_SHIFT - PAGE_SHIFT, CONT_PTE_SHIFT - PAGE_SHIFT, 2, 0 }
+	{ ARCH_KPKEYS_PGTABLE_FRAME_ORDER, CONT_PTE_SHIFT - PAGE_SHIFT, 2, 0 }
 #else
+#define ARCH_KPKEYS_PGTABLE_FRAME_ORDER	(CONT_PTE_SHIFT - PAGE_SHIFT)
 #define ARCH_KPKEYS_PGTABLE_CHUNK_ORDERS				\
-	{ CONT_PTE_SHIFT - PAGE_SHIFT, 1, 0 }
+	{ ARCH_KPKEYS_PGTABLE_FRAME_ORDER, 1, 0 }
 #endif
 
 /* Is the direct map made of blocks? */

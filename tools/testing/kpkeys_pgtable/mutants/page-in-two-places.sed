@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# prove_give_back: a page that is handed out stays on the list
-/^	list_del(&page->lru);/d
+# unit: a page that is taken stays in its frame
+/^static unsigned int node_take/,/^}/s/__clear_bit(bit, frame->free);//

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# prove_give_back: a chunk is freed whose pkey could not be restored
-/^static unsigned int chunk_give_back/,/^}/s/^	if (ret) {/	if (ret == -ENOMEM) {/
+# unit: pages are freed whose pkey could not be restored
+/^static unsigned int give_back_run/,/^}/s/^	if (ret) {/	if (ret == -ENOMEM) {/
