@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+from functools import partial
 
 import kernel
 import machines
@@ -14,10 +15,10 @@ from common import Fail, HARNESS, run
 BUSYBOX = machines.FOREIGN + "/usr/bin/busybox"
 
 
-def initramfs(k, machine=None):
+def initramfs(k, machine=None, name="plain"):
     """A cpio archive with busybox, harness/userland/init and what @machine needs; returns its path."""
     machine = machine or machines.of(None, k)
-    root = os.path.join(k.out, "userland-" + (machine.program or "plain"))
+    root = os.path.join(k.out, "userland-" + name)
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root + "/bin")
     if not os.path.exists(BUSYBOX):
@@ -25,7 +26,7 @@ def initramfs(k, machine=None):
     shutil.copy(BUSYBOX, root + "/bin/busybox")
     shutil.copy(os.path.join(HARNESS, "userland/init"), root + "/init")
     os.mkdir(root + "/dev")
-    machine.files(root, lambda: initramfs(k))
+    machine.files(root, lambda: initramfs(k, name=name + "-inside"))
     path = root + ".cpio"
     run(["sh", "-c", f"cd '{root}' && find . | cpio --quiet -o -H newc -R 0:0 >'{path}'"])
     return path
@@ -55,7 +56,9 @@ def boot(k, mode, map_, program=None, seconds=0):
     log = f"{k.stack} {what}"
     machine = machines.of(program, k, seconds)
     timeout = k.timeout * machine.times + machine.more_seconds
-    cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments()
+    # Another may boot meanwhile.
+    initrd = initramfs(k, machine, os.path.basename(kernel.log_path(log)))
+    cmd = command(k, mode, map_, machine.append, initrd, machine.memory) + machine.arguments()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))
     o = kernel.Outcome(what)
@@ -72,4 +75,5 @@ def boot(k, mode, map_, program=None, seconds=0):
 
 
 def shell(k, mode, map_):
-    return subprocess.call(command(k, mode, map_, "userland=shell"))
+    """What starts a shell on the console: the kernel is loaded at once, so that another may be built meanwhile."""
+    return partial(subprocess.call, command(k, mode, map_, "userland=shell"))

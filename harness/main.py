@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import sys
 import time
+from functools import partial
 
 import bench
 import boot
@@ -22,9 +24,12 @@ import sabotage
 import series
 import tip
 import tree
-from common import BUILD, Fail, LINUX, limit, locked, step
+from common import BUILD, Fail, LINUX, interrupted, limit, locked, number, spent, step, steps_at_once
 
 RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
+BOOTS = [(map_, "enforce") for map_ in kernel.MAPS]
+# Ranges that the hammer of splits takes, once for each map and mode.
+MANY = 4000
 
 
 def built(stack, **config):
@@ -36,57 +41,55 @@ def built(stack, **config):
     return k
 
 
-def tests_of(k, modes=RUNS, suite=None):
-    for map_, mode in modes:
-        with step(f"KUnit, MAP={map_} MODE={mode}"):
-            yield k.kunit(mode, map_, suite)
+def suites(k, modes=RUNS, suite=None, ranges=None):
+    """The work of running the suites, for steps_at_once()."""
+    return [(" ".join(filter(None, ["KUnit,", f"MAP={map_}", f"MODE={mode}", k.args])),
+             partial(k.kunit, mode, map_, suite, ranges=ranges)) for map_, mode in modes]
 
 
-def do_demo(stack):
+def boots(k, modes=BOOTS, *program):
+    """As suites(), of boots to userland."""
+    return [(" ".join(filter(None, [program[0] if program else "boot to userland,", f"MAP={map_}", f"MODE={mode}", k.args])),
+             partial(boot.boot, k, mode, map_, *program)) for map_, mode in modes]
+
+
+def do_demo(stack, ranges=None):
     k = built(stack)
-    outcomes = list(tests_of(k))
-    for map_ in kernel.MAPS:
-        with step(f"boot to userland, MAP={map_}"):
-            outcomes.append(boot.boot(k, "enforce", map_))
-    return outcomes
+    return steps_at_once(suites(k, ranges=ranges) + boots(k))
 
 
 def variations(stack):
     """The kernel that is built, on machines and with command lines that are special."""
-    yield from tests_of(kernel.Kernel(stack), [(map_, "off") for map_ in kernel.MAPS])
+    def k(args, says=""):
+        return kernel.Kernel(stack, args=args, says=says)
+
+    block = [("block", "enforce"), ("block", "check")]
+    work = suites(k(""), [(map_, "off") for map_ in kernel.MAPS], ranges=MANY)
     # The direct map is converted from blocks to pages after the feature is on.
-    converted = kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu")
-    yield from tests_of(converted, [("block", "enforce"), ("block", "check")])
+    work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
     # A CPU without kpkeys must not run.
-    refused = kernel.Kernel(stack, args="kpkeys_test_kpkeys=boot-cpu",
-                            says="CPU1: Detected conflict for capability .*kpkeys")
-    yield from tests_of(refused, [("block", "enforce")])
-    for map_ in kernel.MAPS:
-        with step(f"boot to userland, MAP={map_} MODE=check"):
-            yield boot.boot(kernel.Kernel(stack), "check", map_)
+    work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
+    work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])
     # Whatever else the command line says about read-only memory.
-    for args, map_, says in (("rodata=off", "block", "kpkeys: rodata=off: the root page tables"),
-                             ("rodata=noalias", "block", ""), ("rodata=noalias", "pte", "")):
-        with step(f"boot to userland, MAP={map_} {args}"):
-            yield boot.boot(kernel.Kernel(stack, args=args, says=says), "enforce", map_)
+    work += boots(k("rodata=off", "kpkeys: rodata=off: the root page tables"), block[:1])
+    work += boots(k("rodata=noalias"))
+    return steps_at_once(work)
 
 
 def workloads(stack):
-    for map_ in kernel.MAPS:
-        with step(f"workload, MAP={map_}"):
-            # With 1 s, as in the matrix, uffd-unit-tests would be left out.
-            yield boot.boot(kernel.Kernel(stack), "enforce", map_, "workload", 2)
+    # With 1 s, as in the matrix, uffd-unit-tests would be left out.
+    return steps_at_once(boots(kernel.Kernel(stack), BOOTS, "workload", 2))
 
 
 def user_mode(stack):
     k = built(stack, arch="um")
     with step("KUnit, ARCH=um"):
-        yield k.kunit()
+        return [k.kunit()]
 
 
 # What CI runs, in this order.
 PARTS = {
-    "demo": do_demo,
+    "demo": lambda stack: do_demo(stack, MANY),
     "the text of the series": lambda stack: [checks.repository(stack)],
     "front door": lambda stack: [checks.behaviour()],
     "special machines and command lines": variations,
@@ -103,41 +106,36 @@ LONG = {"sabotage": 15, "the GFP-flag design": 20}
 
 
 def do_test(stack):
-    minutes = os.environ.get("MINUTES") or "60"
-    if not minutes.isdigit():
-        raise Fail(f"MINUTES={minutes} is not a number of minutes")
-    limit.start(int(minutes))
-    outcomes = []
+    if os.environ.get("MINUTES"):
+        limit.start(number("MINUTES", 0, "number of minutes"))
+    outcomes, parts = [], []
     for what, part in PARTS.items():
-        o = kernel.Outcome(what)
+        o, start = kernel.Outcome(what), time.monotonic()
         if limit.skips(o, "all of it", LONG.get(what, 0)):
             outcomes.append(o)
         else:
             outcomes += part(stack)
+            parts.append((time.monotonic() - start, what))
+    report.times("part", parts)
     return outcomes
 
 
 def do_kunit(stack):
     config, run = kernel.selected()
-    k = built(stack, **config)
-    return list(tests_of(k, [(run["map_"], run["mode"])], run["suite"]))
+    return steps_at_once(suites(built(stack, **config), [(run["map_"], run["mode"])], run["suite"]))
 
 
 def do_boot(stack):
     config, run = kernel.selected()
     if config["arch"] != "arm64":
         raise Fail("make boot is for ARCH=arm64; User Mode Linux has no direct map to protect")
-    return [boot.boot(built(stack, **config), run["mode"], run["map_"])]
+    return steps_at_once(boots(built(stack, **config), [(run["map_"], run["mode"])]))
 
 
 def do_workload(stack):
     config, run = kernel.selected()
-    seconds = os.environ.get("SECONDS_EACH") or "3"
-    if not seconds.isdigit() or not int(seconds):
-        raise Fail(f"SECONDS_EACH={seconds} is not a number of seconds")
-    k = built(stack, **config)
-    with step(f"workload, MAP={run['map_']} MODE={run['mode']}"):
-        return [boot.boot(k, run["mode"], run["map_"], "workload", int(seconds))]
+    seconds = number("SECONDS_EACH", 3, "number of seconds")
+    return steps_at_once(boots(built(stack, **config), [(run["map_"], run["mode"])], "workload", seconds))
 
 
 def do_soak(stack):
@@ -176,11 +174,9 @@ def do_proofs(stack):
 
 
 def do_fuzz(stack):
-    seconds = os.environ.get("FUZZ_SECONDS") or "3600"
-    if not seconds.isdigit() or not int(seconds):
-        raise Fail(f"SECONDS={seconds} is not a number of seconds")
+    seconds = number("FUZZ_SECONDS", 3600, "number of seconds")
     tree.make(stack)
-    return proofs.long_fuzz(int(seconds))
+    return proofs.long_fuzz(seconds)
 
 
 def do_matrix(stack):
@@ -243,13 +239,18 @@ def main():
     start = time.monotonic()
     with locked(os.path.join(BUILD, "lock"), "build/"):
         result = do(stack)
+    if callable(result):        # what needs nothing of build/ any more
+        return result()
     if isinstance(result, list):
+        report.times("step", spent)
         print(f"\n{target}: {time.monotonic() - start:.0f} s", end="")
         return 0 if report.verdict(target, result) else 1
     return result or 0
 
 
 if __name__ == "__main__":
+    for number_ in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number_, interrupted)
     try:
         sys.exit(main())
     except Fail as e:

@@ -33,6 +33,14 @@ def keep(name, outcomes):
                 f.write("\n" + lines(["of", what, "why"], bad))
 
 
+def times(what, spent, most=10):
+    """Print which of the (seconds, name) took the longest."""
+    print()
+    rows = sorted(spent, reverse=True)[:most]
+    table(["seconds", f"{what}{f', the {most} slowest' if len(spent) > most else ''}"],
+          [[f"{seconds:7.0f}", name] for seconds, name in rows])
+
+
 def verdict(name, outcomes):
     """Print what the @outcomes came to; returns whether nothing failed."""
     total = [sum(len(getattr(o, k)) for o in outcomes) for k in ("passed", "failed", "skipped")]
