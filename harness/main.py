@@ -32,9 +32,9 @@ BOOTS = [(map_, "enforce") for map_ in kernel.MAPS]
 MANY = 4000
 
 
-def built(stack, **config):
-    """The kernel of a stack, built."""
-    tree.make(stack)
+def built(stack, bring=tree.make, **config):
+    """The kernel of a stack, built; @bring: how build/linux is brought to it."""
+    bring(stack)
     k = kernel.Kernel(stack, **config)
     with step(f"build {k.name}"):
         k.build()
@@ -122,20 +122,20 @@ def do_test(stack):
 
 def do_kunit(stack):
     config, run = kernel.selected()
-    return steps_at_once(suites(built(stack, **config), [(run["map_"], run["mode"])], run["suite"]))
+    return steps_at_once(suites(built(stack, tree.as_it_is, **config), [(run["map_"], run["mode"])], run["suite"]))
 
 
 def do_boot(stack):
     config, run = kernel.selected()
     if config["arch"] != "arm64":
         raise Fail("make boot is for ARCH=arm64; User Mode Linux has no direct map to protect")
-    return steps_at_once(boots(built(stack, **config), [(run["map_"], run["mode"])]))
+    return steps_at_once(boots(built(stack, tree.as_it_is, **config), [(run["map_"], run["mode"])]))
 
 
 def do_workload(stack):
     config, run = kernel.selected()
     seconds = number("SECONDS_EACH", 3, "number of seconds")
-    return steps_at_once(boots(built(stack, **config), [(run["map_"], run["mode"])], "workload", seconds))
+    return steps_at_once(boots(built(stack, tree.as_it_is, **config), [(run["map_"], run["mode"])], "workload", seconds))
 
 
 def do_soak(stack):
@@ -143,7 +143,7 @@ def do_soak(stack):
     hours = os.environ.get("HOURS") or "1"
     if not re.fullmatch(r"\d*\.?\d+", hours) or not float(hours):
         raise Fail(f"HOURS={hours} is not a number of hours")
-    k = built(stack, **config)
+    k = built(stack, tree.as_it_is, **config)
     with step(f"soak for {hours} h, MAP={run['map_']} MODE={run['mode']}"):
         return [boot.boot(k, run["mode"], run["map_"], "soak", int(float(hours) * 3600))]
 
@@ -185,7 +185,7 @@ def do_matrix(stack):
 
 def do_shell(stack):
     config, run = kernel.selected()
-    return boot.shell(built(stack, **config), run["mode"], run["map_"])
+    return boot.shell(built(stack, tree.as_it_is, **config), run["mode"], run["map_"])
 
 
 def do_tree(stack):
@@ -226,6 +226,8 @@ def do_compare(stack):
 def do_clean(stack):
     if os.path.isdir(LINUX):
         tree.make(stack)        # refuses if there are edits
+        if tree.kept():
+            raise Fail(f"build/linux has what FORCE=1 put aside ({' '.join(tree.kept())}): take it, and drop it there")
     shutil.rmtree(BUILD)
 
 
