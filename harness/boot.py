@@ -57,7 +57,7 @@ def boot(k, mode, map_, program=None, seconds=0):
     machine = machines.of(program, k, seconds)
     timeout = k.timeout * machine.times + machine.more_seconds
     # Another may boot meanwhile.
-    initrd = initramfs(k, machine, os.path.basename(kernel.log_path(log)))
+    initrd = initramfs(k, machine, os.path.basename(kernel.log_path(log)).removesuffix(".log"))
     cmd = command(k, mode, map_, machine.append, initrd, machine.memory) + machine.arguments()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))

@@ -17,7 +17,8 @@ PAGES = ["4k", "16k", "64k"]
 # goes into the random numbers, and so into how long a hash chain is: see harness/bench.py.
 SAME_IMAGE = ["KBUILD_BUILD_TIMESTAMP=@0", "KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_USER=kpkeys",
               "KBUILD_BUILD_HOST=localhost"]
-TIMEOUT = number("TIMEOUT", 300, "number of seconds")
+
+TIMEOUT = "TIMEOUT", 300, "number of seconds"
 
 # What the kernel says about its backend, by MODE. An emulator with FEAT_S1POE
 # gets the real one, without being asked.
@@ -49,7 +50,7 @@ class Kernel:
         @says: what the log must have in each boot, a regular expression; @qemu: arguments of the emulator;
         @times: how many times the usual limit a boot may take."""
         self.stack, self.arch, self.pages, self.config, self.args = stack, arch, pages, config, args
-        self.says, self.qemu, self.timeout = says, qemu, TIMEOUT * times
+        self.says, self.qemu, self.timeout = says, qemu, number(*TIMEOUT) * times
         self.tree = os.path.join(work, "linux")
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
@@ -257,6 +258,7 @@ def judge(what, mode, console, out, result, hung, log):
 
 def selected():
     """The kernel, map and mode that the variables of make name."""
+    number(*TIMEOUT)
     arch = choice("ARCH", ARCHES)
     for name in ("MAP", "MODE", "PAGES") if arch == "um" else ():
         if os.environ.get(name):
