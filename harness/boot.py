@@ -74,6 +74,25 @@ def boot(k, mode, map_, program=None, seconds=0):
     return o
 
 
+FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
+          # At the address that the module has said.
+          "enforce": ("with protection", r"page table at (\w+)\s(?s:.)*?(?P<said>Unable to handle kernel write .* \1)\b")}
+
+
+def forged_write(k, mode, map_="block"):
+    """A module writes to a page table: what the kernel says, and an Outcome."""
+    machine = machines.of("forge", k)
+    log = f"{k.stack} forged write {mode}"
+    initrd = initramfs(k, machine, "forge-" + mode)
+    console = emulate(command(k, mode, map_, machine.append, initrd), log, k.timeout)
+    said = re.search(FORGED[mode][1], console)
+    o = kernel.Outcome(f"forged write, {FORGED[mode][0]}")
+    o.check("the write succeeds" if mode == "off" else "the write is refused",
+            None if said else f"the kernel does not say so; log: {kernel.log_path(log)}")
+    o.note = said["said"].strip() if said else ""
+    return o
+
+
 def shell(k, mode, map_):
     """What starts a shell on the console: the kernel is loaded at once, so that another may be built meanwhile."""
     return partial(subprocess.call, command(k, mode, map_, "userland=shell"))

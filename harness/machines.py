@@ -30,7 +30,7 @@ def _libraries(program):
     return found.values()
 
 
-_in_source = threading.Lock()               # selftests/mm writes what it finds out beside its sources
+_in_source = threading.Lock()               # selftests/mm and modules write beside their sources
 
 
 def selftests(k):
@@ -66,6 +66,16 @@ def _small_uffd(tree, headers, out, log):
 
 def _compile(source, program):
     run([CROSS + "gcc", "-static", "-O2", "-Wall", "-o", program, os.path.join(HARNESS, "userland", source)])
+
+
+def _module(k, name, root):
+    """Build harness/NAME against the kernel, and put it into @root."""
+    source = os.path.join(k.out, name + "-module")
+    shutil.copytree(os.path.join(HARNESS, name), source, dirs_exist_ok=True)
+    with _in_source:
+        run(["make", "-s", "-C", k.out, f"M={source}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "modules"],
+            log=f"{name} {k.name}")
+    shutil.copy(os.path.join(source, name + ".ko"), root)
 
 
 class Machine:
@@ -146,12 +156,14 @@ class Hotplug(Machine):
 
     def files(self, root, plain):
         super().files(root, plain)
-        source = os.path.join(self.k.out, "hotplug-module")
-        shutil.copytree(os.path.join(HARNESS, "hotplug"), source, dirs_exist_ok=True)
-        run(["make", "-s", "-C", self.k.out, f"M={source}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "modules"],
-            log=f"hotplug {self.k.name}")
-        shutil.copy(os.path.join(source, "hotplug.ko"), root)
+        _module(self.k, "hotplug", root)
         _compile("tables.c", root + "/tables")
+
+
+class Forge(Machine):
+    def files(self, root, plain):
+        super().files(root, plain)
+        _module(self.k, "forge", root)
 
 
 class Efi(Machine):
@@ -165,7 +177,7 @@ class Efi(Machine):
 
 
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
-            "hotplug": Hotplug, "efi": Efi}
+            "hotplug": Hotplug, "efi": Efi, "forge": Forge}
 
 
 def of(program, k, seconds=0):

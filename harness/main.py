@@ -55,7 +55,12 @@ def boots(k, modes=BOOTS, *program):
 
 def do_demo(stack, ranges=None):
     k = built(stack)
-    return steps_at_once(suites(k, ranges=ranges) + boots(k))
+    outcomes = steps_at_once(suites(k, ranges=ranges) + boots(k))
+    forged = steps_at_once([(f"a forged write, MODE={mode}", partial(boot.forged_write, k, mode)) for mode in boot.FORGED])
+    print("\nOne module, which writes to a page table, loaded into the same kernel:")
+    for o in forged:
+        print(f"  {o.what.partition(', ')[2] + ':':20} {o.note}")
+    return outcomes + forged
 
 
 def variations(stack):
