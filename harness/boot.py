@@ -61,8 +61,10 @@ def boot(k, mode, map_, program=None, seconds=0):
     cmd = command(k, mode, map_, machine.append, initrd, machine.memory) + machine.arguments()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))
+    took = time.monotonic() - start
     o = kernel.Outcome(what)
-    kernel.health(o, mode, k.races_of_ours(console), time.monotonic() - start >= timeout, log)
+    o.seconds, o.log = round(took), kernel.log_path(log)
+    kernel.health(o, mode, k.races_of_ours(console), took >= timeout, log)
     k.expect(o, console, log)
     for result, name, why in re.findall(r"userland: (ok|not ok|skip) (\S+)(?: - (.*))?", console):
         if result == "skip":

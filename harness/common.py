@@ -58,6 +58,7 @@ def number(name, default, what="number"):
 
 
 PROGRESS = 10 if sys.stdout.isatty() else 60        # seconds
+MOST = 64 << 20                                     # bytes that a program may print
 spent = []              # (seconds, what) of each step
 _latest = {}            # the last line that went to a log, by thread
 
@@ -107,9 +108,13 @@ def interrupted(*_):
 
 def _follow(proc, log):
     """The lines that @proc prints, which go to the @log as they come."""
-    lines, built = [], 0
+    lines, built, size = [], 0, 0
     for line in proc.stdout:
         lines.append(line)
+        size += len(line)
+        if size > MOST:
+            os.killpg(proc.pid, signal.SIGKILL)
+            return "".join(lines[:1000]) + f"\nprints without end: stopped after {MOST >> 20} MB\n"
         if not log:
             continue
         log.write(line)

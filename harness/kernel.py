@@ -149,6 +149,7 @@ class Kernel:
             self.console = console = f.read()
         o = judge(what, mode if self.arch == "arm64" else None, self.races_of_ours(console), out, result,
                   took >= timeout, log)
+        o.seconds, o.log = round(took), log_path(log)
         self.expect(o, console, log)
         return o
 
@@ -182,6 +183,7 @@ class Outcome:
         self.what = what
         self.passed, self.failed, self.skipped = [], [], []
         self.note = ""
+        self.seconds, self.log = 0, ""
 
     def check(self, name, why=None):
         """One more test: passed, or failed for the reason @why."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the targets of the Makefile do. Runs inside the toolchain root."""
+import errno
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ import sabotage
 import series
 import tip
 import tree
-from common import BUILD, Fail, LINUX, interrupted, limit, locked, number, spent, step, steps_at_once
+from common import BUILD, CACHE, Fail, LINUX, LOGS, TOP, interrupted, limit, locked, number, spent, step, steps_at_once
 
 RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
 BOOTS = [(map_, "enforce") for map_ in kernel.MAPS]
@@ -250,8 +251,9 @@ def main():
         return result()
     if isinstance(result, list):
         report.times("step", spent)
-        print(f"\n{target}: {time.monotonic() - start:.0f} s", end="")
-        return 0 if report.verdict(target, result) else 1
+        seconds = time.monotonic() - start
+        print(f"\n{target}: {seconds:.0f} s; logs: {os.path.relpath(LOGS, TOP)}", end="")
+        return 0 if report.verdict(target, result, seconds) else 1
     return result or 0
 
 
@@ -267,5 +269,6 @@ if __name__ == "__main__":
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as e:
-        print(f"error: {e.filename or ''}: {e.strerror or e}", file=sys.stderr)
+        print(f"error: disk full: make room below {BUILD} and {CACHE}" if e.errno == errno.ENOSPC else
+              f"error: {e.filename or ''}: {e.strerror or e}", file=sys.stderr)
         sys.exit(1)
