@@ -78,7 +78,8 @@ def boot(k, mode, map_, program=None, seconds=0):
 
 FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
           # At the address that the module has said.
-          "enforce": ("with protection", r"page table at (\w+)\s(?s:.)*?(?P<said>Unable to handle kernel write .* \1)\b")}
+          "enforce": ("with protection",
+                      r"page table at (\w+)\s(?s:.)*?(?P<said>Unable to handle kernel write .* \1)\b")}
 
 
 def forged_write(k, mode, map_="block"):

@@ -203,7 +203,7 @@ _results = {}
 
 
 def save_result(name, data):
-    """Write the entries of @data to build/results/NAME.json and to the logs, beside what this run has there already."""
+    """Write the entries of @data to build/results/NAME.json and to the logs, beside what this run has there."""
     _results.setdefault(name, {}).update(data)
     for folder in RESULTS, LOGS:
         os.makedirs(folder, exist_ok=True)

@@ -7,7 +7,7 @@ import shutil
 import time
 
 import tree
-from common import BUILD, CROSS, HARNESS, LOGS, Fail, choice, git, log_path, number, run, tail
+from common import BUILD, CROSS, HARNESS, Fail, choice, git, log_path, number, run, tail
 
 ARCHES = ["arm64", "um"]
 MAPS = ["pte", "block"]

@@ -60,8 +60,10 @@ def _small_uffd(tree, headers, out, log):
         f.write(text.replace("(32UL << 20)", "(8UL << 20)"))
     run([CROSS + "gcc", "-static", "-O2", "-no-pie", "-D_GNU_SOURCE=", "-U_FORTIFY_SOURCE",
          *(f"-I{path}" for path in (tests + "/mm", tests, tree)),
-         "-isystem", headers + "/usr/include", "-isystem", tree + "/tools/include/uapi", "-o", out + "/uffd-unit-tests", source,
-         *(f"{tests}/mm/{name}.c" for name in ("uffd-common", "vm_util", "hugepage_settings")), "-lrt", "-lpthread"], log=log)
+         "-isystem", headers + "/usr/include", "-isystem", tree + "/tools/include/uapi",
+         "-o", out + "/uffd-unit-tests", source,
+         *(f"{tests}/mm/{name}.c" for name in ("uffd-common", "vm_util", "hugepage_settings")), "-lrt", "-lpthread"],
+        log=log)
 
 
 def _compile(source, program):

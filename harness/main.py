@@ -42,22 +42,27 @@ def built(stack, bring=tree.make, **config):
     return k
 
 
+def _names(what, k, modes):
+    return [f"{what}, MAP={map_} MODE={mode} {k.args}".strip() for map_, mode in modes]
+
+
 def suites(k, modes=RUNS, suite=None, ranges=None):
     """The work of running the suites, for steps_at_once()."""
-    return [(" ".join(filter(None, ["KUnit,", f"MAP={map_}", f"MODE={mode}", k.args])),
-             partial(k.kunit, mode, map_, suite, ranges=ranges)) for map_, mode in modes]
+    work = [partial(k.kunit, mode, map_, suite, ranges=ranges) for map_, mode in modes]
+    return list(zip(_names("KUnit", k, modes), work))
 
 
 def boots(k, modes=BOOTS, *program):
     """As suites(), of boots to userland."""
-    return [(" ".join(filter(None, [program[0] if program else "boot to userland,", f"MAP={map_}", f"MODE={mode}", k.args])),
-             partial(boot.boot, k, mode, map_, *program)) for map_, mode in modes]
+    work = [partial(boot.boot, k, mode, map_, *program) for map_, mode in modes]
+    return list(zip(_names(*program[:1] or ["boot to userland"], k, modes), work))
 
 
 def do_demo(stack, ranges=None):
     k = built(stack)
     outcomes = steps_at_once(suites(k, ranges=ranges) + boots(k))
-    forged = steps_at_once([(f"a forged write, MODE={mode}", partial(boot.forged_write, k, mode)) for mode in boot.FORGED])
+    forged = steps_at_once([(f"a forged write, MODE={mode}", partial(boot.forged_write, k, mode))
+                            for mode in boot.FORGED])
     print("\nOne module, which writes to a page table, loaded into the same kernel:")
     for o in forged:
         print(f"  {o.what.partition(', ')[2] + ':':20} {o.note}")
@@ -141,7 +146,8 @@ def do_boot(stack):
 def do_workload(stack):
     config, run = kernel.selected()
     seconds = number("SECONDS_EACH", 3, "number of seconds")
-    return steps_at_once(boots(built(stack, tree.as_it_is, **config), [(run["map_"], run["mode"])], "workload", seconds))
+    k = built(stack, tree.as_it_is, **config)
+    return steps_at_once(boots(k, [(run["map_"], run["mode"])], "workload", seconds))
 
 
 def do_soak(stack):

@@ -8,7 +8,8 @@ import xml.etree.ElementTree as xml
 from common import HARNESS, LOGS, RESULTS, TOP, git, run, save_result, table
 
 REPORTS = os.path.join(HARNESS, "reports")
-VARIABLES = ["STACK", "ARCH", "MAP", "MODE", "PAGES", "SUITE", "APPEND", "QEMU", "TIMEOUT", "MINUTES", "SABOTAGE", "CELL"]
+VARIABLES = ["STACK", "ARCH", "MAP", "MODE", "PAGES", "SUITE", "APPEND", "QEMU", "TIMEOUT", "MINUTES", "SABOTAGE",
+             "CELL"]
 KEPT = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
 # make {name}
 
@@ -73,7 +74,8 @@ def verdict(name, outcomes, seconds):
     total = [sum(len(getattr(o, k)) for o in outcomes) for k in ("passed", "failed", "skipped")]
     ok = total[0] > 0 and total[1] == 0
     save_result(name, {"ok": ok, "passed": total[0], "failed": total[1], "skipped": total[2], "logs": LOGS,
-                       "date": time.strftime("%F %T", time.gmtime()), "seconds": round(seconds), "revision": _revision(),
+                       "date": time.strftime("%F %T", time.gmtime()), "seconds": round(seconds),
+                       "revision": _revision(),
                        "variables": {v: os.environ[v] for v in VARIABLES if os.environ.get(v)},
                        "outcomes": [vars(o) for o in outcomes]})
     _junit(name, outcomes)

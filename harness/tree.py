@@ -203,9 +203,10 @@ def _state(name):
     want = assemble(name)
     edits = git("status", "--porcelain", "--untracked-files=normal").rstrip().splitlines()
     ours = git("for-each-ref", "--format=%(objectname)", "refs/kpkeys").split()
-    here = [git("rev-parse", "HEAD").strip(), *git("for-each-ref", "--format=%(objectname)", f"refs/heads/{name}").split()]
+    here = git("rev-parse", "HEAD").split() + git("for-each-ref", "--format=%(objectname)", "refs/heads/" + name).split()
     # The same content by other commits is what refresh leaves behind.
-    return want, edits, [c for c in dict.fromkeys(here) if c not in ours and git("diff", "--name-only", c, want).strip()]
+    return want, edits, [c for c in dict.fromkeys(here)
+                         if c not in ours and git("diff", "--name-only", c, want).strip()]
 
 
 def make(name):
@@ -238,8 +239,8 @@ def as_it_is(name):
         make(name)
         return
     files = git("diff", "--name-only", want).split() + [e[3:] for e in edits if e.startswith("??")]
-    print(f"build/linux is built as it is. Against series/, {len(files)} files differ: " +
-          " ".join(files[:3]) + (" ..." if files[3:] else ""), flush=True)
+    print("build/linux is built as it is; what differs from series/: " + " ".join(files[:3]) +
+          (f" and {len(files) - 3} more" if files[3:] else ""), flush=True)
 
 
 def kept():
