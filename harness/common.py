@@ -20,7 +20,8 @@ TOP = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 HARNESS = os.path.join(TOP, "harness")
 BUILD = os.path.join(TOP, "build")
 # One folder a run, with all that it said.
-LOGS = os.path.join(BUILD, "logs", "-".join([time.strftime("%Y%m%d-%H%M%S", time.gmtime()), *sys.argv[1:2]]))
+LOGS = os.path.join(BUILD, "logs", "-".join([time.strftime("%Y%m%d-%H%M%S", time.gmtime()),
+                                            *(a for a in sys.argv[1:2] if re.fullmatch("[a-z-]+", a))]))
 RESULTS = os.path.join(BUILD, "results")
 LINUX = os.path.join(BUILD, "linux")
 CACHE = os.environ.get("KPKEYS_CACHE", "")
@@ -58,7 +59,7 @@ def number(name, default, what="number"):
 
 
 PROGRESS = 10 if sys.stdout.isatty() else 60        # seconds
-MOST = 64 << 20                                     # bytes that a program may print
+MOST = 32 << 20                                     # bytes that what goes to a log may be
 spent = []              # (seconds, what) of each step
 _latest = {}            # the last line that went to a log, by thread
 
@@ -111,12 +112,12 @@ def _follow(proc, log):
     lines, built, size = [], 0, 0
     for line in proc.stdout:
         lines.append(line)
+        if not log:
+            continue
         size += len(line)
         if size > MOST:
             os.killpg(proc.pid, signal.SIGKILL)
             return "".join(lines[:1000]) + f"\nprints without end: stopped after {MOST >> 20} MB\n"
-        if not log:
-            continue
         log.write(line)
         log.flush()
         built += bool(re.match(r"  (?:CC|AS|LD)\b", line))
@@ -163,6 +164,13 @@ def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None)
             with proc:
                 out = _follow(proc, to)
             status = proc.returncode
+        except BaseException:
+            # What does not end by the signal that it had: nothing of it is left.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                proc.wait(3)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(proc.pid, signal.SIGKILL)
+            raise
         finally:
             clock.cancel()
             _running.discard(proc)

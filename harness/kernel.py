@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import time
 
 import tree
@@ -115,7 +114,8 @@ class Kernel:
 
     def has(self, line):
         """Does the configuration that came out have this line?"""
-        with open(os.path.join(self.out, "kunit.config")) as f:
+        path = os.path.join(self.out, "kunit.config")
+        with open(path if os.path.exists(path) else os.path.join(self.out, ".config")) as f:
             return line + "\n" in f.readlines()
 
     def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None, ranges=None):
@@ -125,8 +125,11 @@ class Kernel:
         what += f" {self.args}" if self.args else ""
         log = f"kunit {self.stack} {what[6:]}"
         # kunit.py leaves the console there, and another may run meanwhile.
-        where = log_path(log).removesuffix(".log")
-        shutil.rmtree(where, ignore_errors=True)
+        folder = where = log_path(log).removesuffix(".log")
+        n = 1
+        while os.path.exists(where):
+            n += 1
+            where = f"{folder}-{n}"
         os.makedirs(where)
         for name in "arch", "linux":
             os.symlink(os.path.join(self.out, name), os.path.join(where, name))

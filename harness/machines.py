@@ -38,32 +38,33 @@ def selftests(k):
     headers, out = os.path.join(k.out, "headers"), os.path.join(k.out, "selftests")
     os.makedirs(out, exist_ok=True)
     log = f"selftests {k.name}"
-    run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
-    # What needs libraries that are not there does not build; init says so.
     with _in_source:
+        run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
+        # What needs libraries that are not there does not build; init says so.
         run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", os.path.join(k.tree, "tools/testing/selftests/mm"),
              "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
              f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
-    _small_uffd(k.tree, headers, out, log)
+        os.replace(_small_uffd(k, headers, log), out + "/uffd-unit-tests")
     return out
 
 
-def _small_uffd(tree, headers, out, log):
+def _small_uffd(k, headers, log):
     """uffd-unit-tests once more: each of its tests takes page after page of 32 MB, and under an emulator that is
-    minutes. 8 MB are four huge pages, the fewest with which none of them is skipped."""
-    tests, source = os.path.join(tree, "tools/testing/selftests"), os.path.join(out, "uffd-unit-tests.c")
+    minutes. 8 MB are four huge pages, the fewest with which none of them is skipped. Returns its path."""
+    tests, program = os.path.join(k.tree, "tools/testing/selftests"), os.path.join(k.out, "uffd-unit-tests")
     with open(os.path.join(tests, "mm/uffd-unit-tests.c")) as f:
         text = f.read()
     if "(32UL << 20)" not in text:
         raise Fail("uffd-unit-tests.c does not say any more how much memory it takes: see _small_uffd()")
-    with open(source, "w") as f:
+    with open(program + ".c", "w") as f:
         f.write(text.replace("(32UL << 20)", "(8UL << 20)"))
     run([CROSS + "gcc", "-static", "-O2", "-no-pie", "-D_GNU_SOURCE=", "-U_FORTIFY_SOURCE",
-         *(f"-I{path}" for path in (tests + "/mm", tests, tree)),
-         "-isystem", headers + "/usr/include", "-isystem", tree + "/tools/include/uapi",
-         "-o", out + "/uffd-unit-tests", source,
+         *(f"-I{path}" for path in (tests + "/mm", tests, k.tree)),
+         "-isystem", headers + "/usr/include", "-isystem", k.tree + "/tools/include/uapi",
+         "-o", program, program + ".c",
          *(f"{tests}/mm/{name}.c" for name in ("uffd-common", "vm_util", "hugepage_settings")), "-lrt", "-lpthread"],
         log=log)
+    return program
 
 
 def _compile(source, program):
