@@ -59,7 +59,7 @@ def number(name, default, what="number"):
 
 
 PROGRESS = 10 if sys.stdout.isatty() else 60        # seconds
-MOST = 32 << 20                                     # bytes that what goes to a log may be
+MOST = 128 << 20                                    # bytes that what goes to a log may be
 spent = []              # (seconds, what) of each step
 _latest = {}            # the last line that went to a log, by thread
 

@@ -43,6 +43,8 @@ def built(stack, bring=tree.make, **config):
 
 
 def _names(what, k, modes):
+    if k.arch == "um":
+        return [f"{what}, ARCH=um"]
     return [f"{what}, MAP={map_} MODE={mode} {k.args}".strip() for map_, mode in modes]
 
 
@@ -93,9 +95,7 @@ def workloads(stack):
 
 
 def user_mode(stack):
-    k = built(stack, arch="um")
-    with step("KUnit, ARCH=um"):
-        return [k.kunit()]
+    return steps_at_once(suites(built(stack, arch="um"), RUNS[:1]))
 
 
 # What CI runs, in this order.
