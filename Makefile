@@ -2,35 +2,43 @@
 # The front door: each target is one line of "make help". All work is done in
 # the toolchain root, see harness/.
 .DEFAULT_GOAL := help
-HARNESS := @harness/enter python3 harness/main.py
+HARNESS := @$(dir $(lastword $(MAKEFILE_LIST)))harness/enter python3 harness/main.py
 
 .PHONY: help demo test test-the-tests tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench compare clean
 help: ## this list
-	@echo "make TARGET [V=1]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
-	@echo "values: ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k  STACK=split-reserve|reserve|gfp-flag|gfp-flag-2-4"
-	@echo "yours:  QEMU=/path/to/qemu-system-aarch64  LINUX=/path/to/linux BASE=revision (tree, series, kunit, boot)"
+	@awk -F ':.*## ' 'BEGIN { print "make TARGET [V=1]" } /^[a-z-]+:.*## / { \
+		printf "  %-15s", $$1; c = 17; n = split($$2, words, " "); \
+		for (i = 1; i <= n; i++) { \
+			if (c + length(words[i]) > 78) { printf "\n%17s", ""; c = 17 } \
+			printf " %s", words[i]; c += length(words[i]) + 1 } \
+		print "" }' $(firstword $(MAKEFILE_LIST))
+	@echo "values, the first if it is not set:"
+	@echo "  ARCH=arm64|um  MAP=pte|block  MODE=enforce|check|off  PAGES=4k|16k|64k"
+	@echo "  STACK=split-reserve|reserve|gfp-flag|gfp-flag-2-4"
+	@echo "for what boots a kernel:"
+	@echo "  APPEND=\"more of the command line\"  TIMEOUT=seconds  SUITE=glob"
+	@echo "  QEMU=/path/to/qemu-system-aarch64"
 
 demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
 	$(HARNESS) demo
 
-test: ## everything that CI runs; the last line has the numbers (MINUTES=n: begin with nothing new after that)
+test: ## everything that CI runs; the last line has the numbers (MINUTES=n: begin with nothing new after that, and count it as skipped)
 	$(HARNESS) test
 
 test-the-tests: ## every sabotage patch (SABOTAGE=name for one) must turn its test red
 	$(HARNESS) test-the-tests
 
-tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 drops edits there)
+tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 puts aside what you did there)
 	$(HARNESS) tree
 
 refresh: ## the commits of build/linux -> series/ and the new files
 	$(HARNESS) refresh
 
 series: ## mail-ready patches and an mbox in build/series, signed by your git identity (V=n, RFC=1, FIRST=n LAST=n; SINCE=revision of v(n-1))
-	@VERSION="$(or $(VERSION),$(V))" V= harness/enter python3 harness/main.py series
+	@VERSION="$(or $(VERSION),$(V))" V= $(patsubst @%,%,$(HARNESS)) series
 
 release: ## release/: version n as mboxes that "git am" and "b4 am -m" take (V=n; RFC=0 when it is no RFC any more)
-	@VERSION="$(or $(VERSION),$(V))" V= harness/enter python3 harness/main.py release
+	@VERSION="$(or $(VERSION),$(V))" V= $(patsubst @%,%,$(HARNESS)) release
 
 check: ## each patch by itself: builds, warnings, style, kernel-doc, sparse, coccinelle; mail, b4
 	$(HARNESS) check
@@ -57,7 +65,7 @@ proofs: ## the cache and the reserve in user space: sanitizers, fuzzer, model ch
 	$(HARNESS) proofs
 
 fuzz: ## a long run of the fuzzer (SECONDS=n, an hour if not set); the corpus keeps what it finds
-	@FUZZ_SECONDS="$(SECONDS)" harness/enter python3 harness/main.py fuzz
+	@FUZZ_SECONDS="$(SECONDS)" $(patsubst @%,%,$(HARNESS)) fuzz
 
 matrix: ## suites, boots and the workload on all configurations of harness/matrix (CELL="name ..." for some); goes on where it was
 	$(HARNESS) matrix

@@ -54,6 +54,8 @@ def _fetch():
             run(["apt-get", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3",
                  "download", package], log="base", cwd=tmp)
         except Fail as e:
+            if "disk full" in str(e):
+                raise
             raise Fail(f"{package} cannot be fetched (no network?); {e}") from None
         deb, = glob.glob(tmp + "/*.deb")
         with open(deb + ".sha256", "w") as f:
@@ -77,6 +79,8 @@ def _unpack(deb, repo):
     if tar.returncode or not os.path.exists(tree + "/Makefile"):
         why = (tar.stderr.strip().splitlines() or ["?"])[-1]
         shutil.rmtree(tree, ignore_errors=True)
+        if re.search("No space left on device|Wrote only", tar.stderr):
+            raise Fail(f"disk full while unpacking {os.path.basename(deb)}: make room below {CACHE}")
         os.unlink(deb)
         raise Fail(f"{os.path.basename(deb)} cannot be unpacked ({why}); it was removed: run again")
 

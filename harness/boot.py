@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+from functools import partial
 
 import kernel
 import machines
@@ -14,10 +15,10 @@ from common import Fail, HARNESS, run
 BUSYBOX = machines.FOREIGN + "/usr/bin/busybox"
 
 
-def initramfs(k, machine=None):
+def initramfs(k, machine=None, name="plain"):
     """A cpio archive with busybox, harness/userland/init and what @machine needs; returns its path."""
     machine = machine or machines.of(None, k)
-    root = os.path.join(k.out, "userland-" + (machine.program or "plain"))
+    root = os.path.join(k.out, "userland-" + name)
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root + "/bin")
     if not os.path.exists(BUSYBOX):
@@ -25,7 +26,7 @@ def initramfs(k, machine=None):
     shutil.copy(BUSYBOX, root + "/bin/busybox")
     shutil.copy(os.path.join(HARNESS, "userland/init"), root + "/init")
     os.mkdir(root + "/dev")
-    machine.files(root, lambda: initramfs(k))
+    machine.files(root, lambda: initramfs(k, name=name + "-inside"))
     path = root + ".cpio"
     run(["sh", "-c", f"cd '{root}' && find . | cpio --quiet -o -H newc -R 0:0 >'{path}'"])
     return path
@@ -55,11 +56,15 @@ def boot(k, mode, map_, program=None, seconds=0):
     log = f"{k.stack} {what}"
     machine = machines.of(program, k, seconds)
     timeout = k.timeout * machine.times + machine.more_seconds
-    cmd = command(k, mode, map_, machine.append, initramfs(k, machine), machine.memory) + machine.arguments()
+    # Another may boot meanwhile.
+    initrd = initramfs(k, machine, os.path.basename(kernel.log_path(log)).removesuffix(".log"))
+    cmd = command(k, mode, map_, machine.append, initrd, machine.memory) + machine.arguments()
     start = time.monotonic()
     console = "".join(emulate(cmd, log + (f" {n}" if n else ""), timeout) for n in range(machine.starts))
+    took = time.monotonic() - start
     o = kernel.Outcome(what)
-    kernel.health(o, mode, k.races_of_ours(console), time.monotonic() - start >= timeout, log)
+    o.seconds, o.log = round(took), kernel.log_path(log)
+    kernel.health(o, mode, k.races_of_ours(console), took >= timeout, log)
     k.expect(o, console, log)
     for result, name, why in re.findall(r"userland: (ok|not ok|skip) (\S+)(?: - (.*))?", console):
         if result == "skip":
@@ -71,5 +76,26 @@ def boot(k, mode, map_, program=None, seconds=0):
     return o
 
 
+FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
+          # At the address that the module has said.
+          "enforce": ("with protection",
+                      r"page table at (\w+)\s(?s:.)*?(?P<said>Unable to handle kernel write .* \1)\b")}
+
+
+def forged_write(k, mode, map_="block"):
+    """A module writes to a page table: what the kernel says, and an Outcome."""
+    machine = machines.of("forge", k)
+    log = f"{k.stack} forged write {mode}"
+    initrd = initramfs(k, machine, "forge-" + mode)
+    console = emulate(command(k, mode, map_, machine.append, initrd), log, k.timeout)
+    said = re.search(FORGED[mode][1], console)
+    o = kernel.Outcome(f"forged write, {FORGED[mode][0]}")
+    o.check("the write succeeds" if mode == "off" else "the write is refused",
+            None if said else f"the kernel does not say so; log: {kernel.log_path(log)}")
+    o.note = said["said"].strip() if said else ""
+    return o
+
+
 def shell(k, mode, map_):
-    return subprocess.call(command(k, mode, map_, "userland=shell"))
+    """What starts a shell on the console: the kernel is loaded at once, so that another may be built meanwhile."""
+    return partial(subprocess.call, command(k, mode, map_, "userland=shell"))

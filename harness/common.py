@@ -6,9 +6,12 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 TOP = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 HARNESS = os.path.join(TOP, "harness")
 BUILD = os.path.join(TOP, "build")
-LOGS = os.path.join(BUILD, "logs")
+# One folder a run, with all that it said.
+LOGS = os.path.join(BUILD, "logs", "-".join([time.strftime("%Y%m%d-%H%M%S", time.gmtime()),
+                                            *(a for a in sys.argv[1:2] if re.fullmatch("[a-z-]+", a))]))
 RESULTS = os.path.join(BUILD, "results")
 LINUX = os.path.join(BUILD, "linux")
 CACHE = os.environ.get("KPKEYS_CACHE", "")
@@ -42,45 +47,154 @@ def tail(text, lines=5):
 
 
 def log_path(name):
-    return os.path.join(LOGS, name.replace(" ", "-") + ".log")
+    return os.path.join(LOGS, re.sub(r"[^\w.=,-]+", "-", name) + ".log")
+
+
+def number(name, default, what="number"):
+    """The value of variable @name, a whole number above 0."""
+    value = os.environ.get(name) or str(default)
+    if not re.fullmatch(r"0*[1-9]\d*", value):
+        raise Fail(f"{name.removeprefix('FUZZ_')}={value} is not a {what}")
+    return int(value)
+
+
+PROGRESS = 10 if sys.stdout.isatty() else 60        # seconds
+MOST = 128 << 20                                    # bytes that what goes to a log may be
+spent = []              # (seconds, what) of each step
+_latest = {}            # the last line that went to a log, by thread
 
 
 @contextlib.contextmanager
 def step(what):
-    """One line that says what is going on, and how long it took."""
-    start = time.monotonic()
+    """One line that says what is going on, one at times that it still is, and one that says how long it took."""
+    start, over, thread = time.monotonic(), threading.Event(), threading.get_ident()
+    _latest.pop(thread, None)
+
+    def seconds():
+        return time.monotonic() - start
+
+    def ticks():
+        while not over.wait(PROGRESS):
+            print(f"   {what}: {seconds():.0f} s so far; {_latest.get(thread, 'at work')}", flush=True)
+
     print(f"== {what} ...", flush=True)
-    yield
-    print(f"   {what}: {time.monotonic() - start:.0f} s", flush=True)
+    threading.Thread(target=ticks, daemon=True).start()
+    try:
+        yield
+        print(f"   {what}: {seconds():.0f} s", flush=True)
+    finally:
+        over.set()
+        spent.append((seconds(), what))
+
+
+_running, _stopped = set(), threading.Event()
+
+
+def _signal_all(signal_):
+    for proc in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(proc.pid, signal_)
+
+
+def interrupted(*_):
+    """On a signal: what runs is to end, too, and leaves in its log what it has said."""
+    if not _stopped.is_set():
+        _stopped.set()
+        _signal_all(signal.SIGINT)
+        late = threading.Timer(3, _signal_all, [signal.SIGKILL])
+        late.daemon = True
+        late.start()
+    raise KeyboardInterrupt
+
+
+def _follow(proc, log):
+    """The lines that @proc prints, which go to the @log as they come."""
+    lines, built, size = [], 0, 0
+    for line in proc.stdout:
+        lines.append(line)
+        if not log:
+            continue
+        size += len(line)
+        if size > MOST:
+            os.killpg(proc.pid, signal.SIGKILL)
+            return "".join(lines[:1000]) + f"\nprints without end: stopped after {MOST >> 20} MB\n"
+        log.write(line)
+        log.flush()
+        built += bool(re.match(r"  (?:CC|AS|LD)\b", line))
+        if line.strip():
+            _latest[threading.get_ident()] = (f"{built} objects; " if built else "") + line.strip()[:90]
+        if VERBOSE:
+            print(line, end="", flush=True)
+    return "".join(lines)
 
 
 def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None):
-    """Run @cmd and return what it printed. With @log, append to that log.
+    """Run @cmd and return what it printed. With @log, append to that log, and with V=1 to the terminal.
 
     If it fails, say which command, and where to read more.
     """
     if VERBOSE:
         print("+ " + " ".join(cmd), flush=True)
-    try:
-        res = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             input=stdin, text=True, errors="replace", cwd=cwd,
-                             timeout=timeout, env=dict(os.environ, **(env or {})))
-        out, status = res.stdout, res.returncode
-    except subprocess.TimeoutExpired as e:
-        out = (e.stdout or b"").decode(errors="replace") if isinstance(e.stdout, bytes) else (e.stdout or "")
-        out, status = out + f"\ntimeout after {timeout} s\n", -1
-    except FileNotFoundError:
-        raise Fail(f"{cmd[0]} is not in the toolchain root: add it to harness/packages") from None
-    if log:
-        os.makedirs(LOGS, exist_ok=True)
-        with open(log_path(log), "a") as f:
-            f.write("+ " + " ".join(cmd) + "\n" + out)
+    if _stopped.is_set():
+        raise KeyboardInterrupt
+    late = threading.Event()
+    with contextlib.ExitStack() as files:
+        feed, to = subprocess.DEVNULL, None
+        if stdin:
+            feed = files.enter_context(tempfile.TemporaryFile("w+"))
+            feed.write(stdin)
+            feed.seek(0)
+        if log:
+            os.makedirs(LOGS, exist_ok=True)
+            to = files.enter_context(open(log_path(log), "a"))
+            to.write("+ " + " ".join(cmd) + "\n")
+            to.flush()
+        try:
+            # In a group of its own, which ends as a whole.
+            proc = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=feed, text=True,
+                                    errors="replace", cwd=cwd, env=dict(os.environ, **(env or {})),
+                                    start_new_session=True)
+        except FileNotFoundError:
+            raise Fail(f"{cmd[0]} is not in the toolchain root: add it to harness/packages") from None
+        _running.add(proc)
+        clock = threading.Timer(timeout or 0, lambda: (late.set(), os.killpg(proc.pid, signal.SIGKILL)))
+        if timeout:
+            clock.start()
+        try:
+            with proc:
+                out = _follow(proc, to)
+            status = proc.returncode
+        except BaseException:
+            # What does not end by the signal that it had: nothing of it is left.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                proc.wait(3)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(proc.pid, signal.SIGKILL)
+            raise
+        finally:
+            clock.cancel()
+            _running.discard(proc)
+        if late.is_set():
+            out, status = out + f"\ntimeout after {timeout} s\n", -1
+            if to:
+                to.write(f"\ntimeout after {timeout} s\n")
+    if _stopped.is_set():
+        raise KeyboardInterrupt
     if status and check:
         if "No space left on device" in out:
             raise Fail(f"disk full while running {cmd[0]}: make room below {BUILD} and {CACHE}")
+        wrong = [line for line in out.splitlines() if re.search(r"\berror: |undefined reference", line)][:5]
         raise Fail(f"{' '.join(cmd[:3])} failed ({status})" +
-                   (f"; log: {log_path(log)}" if log else "") + "\n" + tail(out))
+                   (f"; log: {log_path(log)}" if log else "") + "\n" + tail("\n".join(wrong) or out))
     return out
+
+
+def steps_at_once(work):
+    """The results of these (what, function), two at a time, each as a step."""
+    def one(item):
+        with step(item[0]):
+            return item[1]()
+    return two_at_once(one, work)
 
 
 def two_at_once(function, items):
@@ -97,12 +211,13 @@ _results = {}
 
 
 def save_result(name, data):
-    """Write the entries of @data to build/results/NAME.json, beside what this run has there already."""
+    """Write the entries of @data to build/results/NAME.json and to the logs, beside what this run has there."""
     _results.setdefault(name, {}).update(data)
-    os.makedirs(RESULTS, exist_ok=True)
-    with open(os.path.join(RESULTS, name + ".json"), "w") as f:
-        json.dump(_results[name], f, indent=1, sort_keys=True)
-        f.write("\n")
+    for folder in RESULTS, LOGS:
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, name + ".json"), "w") as f:
+            json.dump(_results[name], f, indent=1, sort_keys=True)
+            f.write("\n")
 
 
 class Record:

@@ -3,11 +3,10 @@
 import json
 import os
 import re
-import shutil
 import time
 
 import tree
-from common import BUILD, CROSS, HARNESS, LOGS, Fail, choice, git, log_path, run, tail
+from common import BUILD, CROSS, HARNESS, Fail, choice, git, log_path, number, run, tail
 
 ARCHES = ["arm64", "um"]
 MAPS = ["pte", "block"]
@@ -17,7 +16,8 @@ PAGES = ["4k", "16k", "64k"]
 # goes into the random numbers, and so into how long a hash chain is: see harness/bench.py.
 SAME_IMAGE = ["KBUILD_BUILD_TIMESTAMP=@0", "KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_USER=kpkeys",
               "KBUILD_BUILD_HOST=localhost"]
-TIMEOUT = int(os.environ.get("TIMEOUT") or 300)
+
+TIMEOUT = "TIMEOUT", 300, "number of seconds"
 
 # What the kernel says about its backend, by MODE. An emulator with FEAT_S1POE
 # gets the real one, without being asked.
@@ -49,7 +49,7 @@ class Kernel:
         @says: what the log must have in each boot, a regular expression; @qemu: arguments of the emulator;
         @times: how many times the usual limit a boot may take."""
         self.stack, self.arch, self.pages, self.config, self.args = stack, arch, pages, config, args
-        self.says, self.qemu, self.timeout = says, qemu, TIMEOUT * times
+        self.says, self.qemu, self.timeout = says, qemu, number(*TIMEOUT) * times
         self.tree = os.path.join(work, "linux")
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
@@ -58,7 +58,7 @@ class Kernel:
         self.tools = [f"CC=ccache {prefix}{compiler}", *(["LLVM=1"] if compiler == "clang" else [])]
 
     def make(self, *targets, log):
-        return run(["make", "-s", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}", *self.tools] +
+        return run(["make", "-C", self.tree, f"O={self.out}", f"ARCH={self.arch}", *self.tools] +
                    ([f"CROSS_COMPILE={CROSS}"] if self.arch == "arm64" else []) + list(targets),
                    log=log)
 
@@ -75,7 +75,8 @@ class Kernel:
         os.makedirs(self.out, exist_ok=True)
         result = os.path.join(self.out, "kunit.config")
         stamp = result + ".from"
-        source = git("rev-parse", "HEAD", cwd=self.tree) + text
+        kconfig = ["--", "*Kconfig*"]
+        source = git("ls-files", "-s", *kconfig, cwd=self.tree) + git("diff", *kconfig, cwd=self.tree) + text
         if os.path.exists(result) and os.path.exists(stamp):
             with open(stamp) as f:
                 if f.read() == source:
@@ -102,64 +103,60 @@ class Kernel:
     def compile(self, *targets, log):
         """Build these and no whole kernel."""
         self.configure()
-        shutil.copy(os.path.join(self.out, "kunit.config"), os.path.join(self.out, ".config"))
-        self.make(f"-j{os.cpu_count()}", *SAME_IMAGE, *targets, log=log)
-
-    def has(self, line):
-        """Does the configuration that came out have this line?"""
         with open(os.path.join(self.out, "kunit.config")) as f:
-            return line + "\n" in f.readlines()
-
-    def _kunit(self, command, *args):
-        cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), command,
-               "--arch", self.arch, "--build_dir", self.out, *args]
-        if self.arch == "arm64":
-            cmd += ["--qemu_config", os.path.join(HARNESS, "qemu_arm64.py")]
-        return cmd
+            want = f.read()
+        config = os.path.join(self.out, ".config")
+        # make would take one that was written again for another.
+        if not os.path.exists(config) or open(config).read() != want:
+            with open(config, "w") as f:
+                f.write(want)
+        self.make(f"-j{os.cpu_count()}", *SAME_IMAGE, *targets, log=log)
 
     def build(self):
         """Build what is not up to date."""
-        self.configure()
-        args = ["--kunitconfig", os.path.join(self.out, "kunit.config"),
-                "--jobs", str(os.cpu_count()),
-                *(word for option in self.tools + SAME_IMAGE for word in ("--make_options", option))]
-        if self.arch == "arm64":
-            args += ["--cross_compile", CROSS]
-        out = run(self._kunit("build", *args), cwd=self.tree, log=f"build {self.name}", check=False)
-        if "Build complete." not in out and not re.search(r"Elapsed time", out) or re.search(r"\berror:|Error \d", out):
-            if "No space left on device" in out:
-                raise Fail(f"disk full while building {self.name}: make room below {BUILD}")
-            errors = [line for line in out.splitlines() if re.search(r"error|undefined reference", line)][:5]
-            raise Fail(f"{self.name} does not build; log: {log_path(f'build {self.name}')}" +
-                       "".join("\n    " + line for line in errors or out.splitlines()[-5:]))
+        self.compile("all", log=f"build {self.name}")
 
-    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None):
-        """One boot, all suites or those that match. Returns what happened."""
+    def has(self, line):
+        """Does the configuration that came out have this line?"""
+        path = os.path.join(self.out, "kunit.config")
+        with open(path if os.path.exists(path) else os.path.join(self.out, ".config")) as f:
+            return line + "\n" in f.readlines()
+
+    def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None, ranges=None):
+        """One boot, all suites or those that match; @ranges: how many the hammer splits. Returns what happened."""
         timeout = timeout or self.timeout
-        result = os.path.join(self.out, "kunit.json")
-        if os.path.exists(result):
-            os.unlink(result)
-        cmd = self._kunit("exec", "--timeout", str(timeout), "--json=" + result)
-        if mode != "enforce":
-            cmd += ["--kernel_args", f"kpkeys={mode}"]
-        for arg in self.args.split():
-            cmd += ["--kernel_args", arg]
+        what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"
+        what += f" {self.args}" if self.args else ""
+        log = f"kunit {self.stack} {what[6:]}"
+        # kunit.py leaves the console there, and another may run meanwhile.
+        folder = where = log_path(log).removesuffix(".log")
+        n = 1
+        while os.path.exists(where):
+            n += 1
+            where = f"{folder}-{n}"
+        os.makedirs(where)
+        for name in "arch", "linux":
+            os.symlink(os.path.join(self.out, name), os.path.join(where, name))
+        result, path = os.path.join(where, "kunit.json"), os.path.join(where, "test.log")
+        cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), "exec", "--arch", self.arch,
+               "--build_dir", where, "--timeout", str(timeout), "--json=" + result]
+        if self.arch == "arm64":
+            cmd += ["--qemu_config", os.path.join(HARNESS, "qemu_arm64.py")]
+        args = ([f"kpkeys={mode}"] if mode != "enforce" else []) + self.args.split()
+        args += [f"kpkeys_direct_map_split_kunit.hammer_ranges={ranges}"] if ranges else []
+        cmd += [word for arg in args for word in ("--kernel_args", arg)]
         if self.qemu:
             cmd.append(f"--qemu_args={self.qemu}")
         if suite:
             cmd.append(suite)
-        what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"
-        what += f" {self.args}" if self.args else ""
-        log = f"kunit {self.stack} {what[6:]}"
         start = time.monotonic()
         out = run(cmd, cwd=self.tree, log=log, check=False, env={"MAP": map_})
         took = time.monotonic() - start
-        with open(os.path.join(self.out, "test.log"), errors="replace") as f:
-            console = f.read()
-        with open(os.path.join(LOGS, log.replace(" ", "-") + ".console"), "w") as f:
-            f.write(console)
+        with open(path, errors="replace") as f:
+            self.console = console = f.read()
         o = judge(what, mode if self.arch == "arm64" else None, self.races_of_ours(console), out, result,
                   took >= timeout, log)
+        o.seconds, o.log = round(took), log_path(log)
         self.expect(o, console, log)
         return o
 
@@ -193,6 +190,7 @@ class Outcome:
         self.what = what
         self.passed, self.failed, self.skipped = [], [], []
         self.note = ""
+        self.seconds, self.log = 0, ""
 
     def check(self, name, why=None):
         """One more test: passed, or failed for the reason @why."""
@@ -269,7 +267,12 @@ def judge(what, mode, console, out, result, hung, log):
 
 def selected():
     """The kernel, map and mode that the variables of make name."""
+    number(*TIMEOUT)
+    arch = choice("ARCH", ARCHES)
+    for name in ("MAP", "MODE", "PAGES") if arch == "um" else ():
+        if os.environ.get(name):
+            raise Fail(f"{name}={os.environ[name]} is for ARCH=arm64; User Mode Linux has no direct map to protect")
     # The reserve by itself protects nothing.
     mode = choice("MODE", ["off"] if os.environ.get("STACK") == "reserve" else MODES)
-    return dict(arch=choice("ARCH", ARCHES), pages=choice("PAGES", PAGES)), \
+    return dict(arch=arch, pages=choice("PAGES", PAGES), args=os.environ.get("APPEND") or ""), \
         dict(map_=choice("MAP", MAPS), mode=mode, suite=os.environ.get("SUITE") or None)

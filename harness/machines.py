@@ -30,7 +30,7 @@ def _libraries(program):
     return found.values()
 
 
-_in_source = threading.Lock()               # selftests/mm writes what it finds out beside its sources
+_in_source = threading.Lock()               # selftests/mm and modules write beside their sources
 
 
 def selftests(k):
@@ -38,17 +38,47 @@ def selftests(k):
     headers, out = os.path.join(k.out, "headers"), os.path.join(k.out, "selftests")
     os.makedirs(out, exist_ok=True)
     log = f"selftests {k.name}"
-    run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
-    # What needs libraries that are not there does not build; init says so.
     with _in_source:
+        run(["make", "-s", "-C", k.tree, f"O={headers}", "ARCH=arm64", "headers"], log=log)
+        # What needs libraries that are not there does not build; init says so.
         run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", os.path.join(k.tree, "tools/testing/selftests/mm"),
              "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}",
              f"KHDR_INCLUDES=-isystem {headers}/usr/include"], log=log, check=False)
+        os.replace(_small_uffd(k, headers, log), out + "/uffd-unit-tests")
     return out
+
+
+def _small_uffd(k, headers, log):
+    """uffd-unit-tests once more: each of its tests takes page after page of 32 MB, and under an emulator that is
+    minutes. 8 MB are four huge pages, the fewest with which none of them is skipped. Returns its path."""
+    tests, program = os.path.join(k.tree, "tools/testing/selftests"), os.path.join(k.out, "uffd-unit-tests")
+    with open(os.path.join(tests, "mm/uffd-unit-tests.c")) as f:
+        text = f.read()
+    if "(32UL << 20)" not in text:
+        raise Fail("uffd-unit-tests.c does not say any more how much memory it takes: see _small_uffd()")
+    with open(program + ".c", "w") as f:
+        f.write(text.replace("(32UL << 20)", "(8UL << 20)"))
+    run([CROSS + "gcc", "-static", "-O2", "-no-pie", "-D_GNU_SOURCE=", "-U_FORTIFY_SOURCE",
+         *(f"-I{path}" for path in (tests + "/mm", tests, k.tree)),
+         "-isystem", headers + "/usr/include", "-isystem", k.tree + "/tools/include/uapi",
+         "-o", program, program + ".c",
+         *(f"{tests}/mm/{name}.c" for name in ("uffd-common", "vm_util", "hugepage_settings")), "-lrt", "-lpthread"],
+        log=log)
+    return program
 
 
 def _compile(source, program):
     run([CROSS + "gcc", "-static", "-O2", "-Wall", "-o", program, os.path.join(HARNESS, "userland", source)])
+
+
+def _module(k, name, root):
+    """Build harness/NAME against the kernel, and put it into @root."""
+    source = os.path.join(k.out, name + "-module")
+    shutil.copytree(os.path.join(HARNESS, name), source, dirs_exist_ok=True)
+    with _in_source:
+        run(["make", "-s", "-C", k.out, f"M={source}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "modules"],
+            log=f"{name} {k.name}")
+    shutil.copy(os.path.join(source, name + ".ko"), root)
 
 
 class Machine:
@@ -129,12 +159,14 @@ class Hotplug(Machine):
 
     def files(self, root, plain):
         super().files(root, plain)
-        source = os.path.join(self.k.out, "hotplug-module")
-        shutil.copytree(os.path.join(HARNESS, "hotplug"), source, dirs_exist_ok=True)
-        run(["make", "-s", "-C", self.k.out, f"M={source}", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "modules"],
-            log=f"hotplug {self.k.name}")
-        shutil.copy(os.path.join(source, "hotplug.ko"), root)
+        _module(self.k, "hotplug", root)
         _compile("tables.c", root + "/tables")
+
+
+class Forge(Machine):
+    def files(self, root, plain):
+        super().files(root, plain)
+        _module(self.k, "forge", root)
 
 
 class Efi(Machine):
@@ -148,7 +180,7 @@ class Efi(Machine):
 
 
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
-            "hotplug": Hotplug, "efi": Efi}
+            "hotplug": Hotplug, "efi": Efi, "forge": Forge}
 
 
 def of(program, k, seconds=0):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the targets of the Makefile do. Runs inside the toolchain root."""
+import errno
 import os
 import re
 import shutil
+import signal
 import sys
 import time
+from functools import partial
 
 import base
 import bench
@@ -23,80 +26,90 @@ import sabotage
 import series
 import tip
 import tree
-from common import BUILD, Fail, LINUX, TOP, limit, locked, step
+from common import BUILD, CACHE, Fail, LINUX, LOGS, TOP, interrupted, limit, locked, number, spent, step, steps_at_once
 
 RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
+BOOTS = [(map_, "enforce") for map_ in kernel.MAPS]
+# Ranges that the hammer of splits takes, once for each map and mode.
+MANY = 4000
 
 
-def built(stack, **config):
-    """The kernel of a stack, built."""
-    tree.make(stack)
+def built(stack, bring=tree.make, **config):
+    """The kernel of a stack, built; @bring: how build/linux is brought to it."""
+    bring(stack)
     k = kernel.Kernel(stack, **config)
     with step(f"build {k.name}"):
         k.build()
     return k
 
 
-def tests_of(k, modes=RUNS, suite=None):
-    for map_, mode in modes:
-        with step(f"KUnit, MAP={map_} MODE={mode}"):
-            yield k.kunit(mode, map_, suite)
+def _names(what, k, modes):
+    if k.arch == "um":
+        return [f"{what}, ARCH=um"]
+    return [f"{what}, MAP={map_} MODE={mode} {k.args}".strip() for map_, mode in modes]
 
 
-def do_demo(stack):
+def suites(k, modes=RUNS, suite=None, ranges=None):
+    """The work of running the suites, for steps_at_once()."""
+    work = [partial(k.kunit, mode, map_, suite, ranges=ranges) for map_, mode in modes]
+    return list(zip(_names("KUnit", k, modes), work))
+
+
+def boots(k, modes=BOOTS, *program):
+    """As suites(), of boots to userland."""
+    work = [partial(boot.boot, k, mode, map_, *program) for map_, mode in modes]
+    return list(zip(_names(*program[:1] or ["boot to userland"], k, modes), work))
+
+
+def do_demo(stack, ranges=None):
     k = built(stack)
-    outcomes = list(tests_of(k))
-    for map_ in kernel.MAPS:
-        with step(f"boot to userland, MAP={map_}"):
-            outcomes.append(boot.boot(k, "enforce", map_))
-    return outcomes
+    outcomes = steps_at_once(suites(k, ranges=ranges) + boots(k))
+    forged = steps_at_once([(f"a forged write, MODE={mode}", partial(boot.forged_write, k, mode))
+                            for mode in boot.FORGED])
+    print("\nOne module, which writes to a page table, loaded into the same kernel:")
+    for o in forged:
+        print(f"  {o.what.partition(', ')[2] + ':':20} {o.note}")
+    return outcomes + forged
 
 
 def variations(stack):
     """The kernel that is built, on machines and with command lines that are special."""
-    yield from tests_of(kernel.Kernel(stack), [(map_, "off") for map_ in kernel.MAPS])
+    def k(args, says=""):
+        return kernel.Kernel(stack, args=args, says=says)
+
+    block = [("block", "enforce"), ("block", "check")]
+    work = suites(k(""), [(map_, "off") for map_ in kernel.MAPS], ranges=MANY)
     # The direct map is converted from blocks to pages after the feature is on.
-    converted = kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu")
-    yield from tests_of(converted, [("block", "enforce"), ("block", "check")])
+    work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
     # A CPU without kpkeys must not run.
-    refused = kernel.Kernel(stack, args="kpkeys_test_kpkeys=boot-cpu",
-                            says="CPU1: Detected conflict for capability .*kpkeys")
-    yield from tests_of(refused, [("block", "enforce")])
-    for map_ in kernel.MAPS:
-        with step(f"boot to userland, MAP={map_} MODE=check"):
-            yield boot.boot(kernel.Kernel(stack), "check", map_)
+    work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
+    work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])
     # Whatever else the command line says about read-only memory.
-    for args, map_, says in (("rodata=off", "block", "kpkeys: rodata=off: the root page tables"),
-                             ("rodata=noalias", "block", ""), ("rodata=noalias", "pte", "")):
-        with step(f"boot to userland, MAP={map_} {args}"):
-            yield boot.boot(kernel.Kernel(stack, args=args, says=says), "enforce", map_)
+    work += boots(k("rodata=off", "kpkeys: rodata=off: the root page tables"), block[:1])
+    work += boots(k("rodata=noalias"))
+    return steps_at_once(work)
 
 
 def workloads(stack):
-    for map_ in kernel.MAPS:
-        with step(f"workload, MAP={map_}"):
-            # With 1 s, as in the matrix, uffd-unit-tests would be left out.
-            yield boot.boot(kernel.Kernel(stack), "enforce", map_, "workload", 2)
+    # With 1 s, as in the matrix, uffd-unit-tests would be left out.
+    return steps_at_once(boots(kernel.Kernel(stack), BOOTS, "workload", 2))
 
 
 def user_mode(stack):
-    k = built(stack, arch="um")
-    with step("KUnit, ARCH=um"):
-        yield k.kunit()
+    return steps_at_once(suites(built(stack, arch="um"), RUNS[:1]))
 
 
 def reserve_alone(stack):
     """The beginning of the series, which can be merged by itself."""
     k = built("reserve")
-    yield from tests_of(k, [(map_, "off") for map_ in kernel.MAPS])
-    with step("boot to userland, STACK=reserve"):
-        yield boot.boot(k, "off", "block")
+    outcomes = steps_at_once(suites(k, [(map_, "off") for map_ in kernel.MAPS]) + boots(k, [("block", "off")]))
     tree.make(stack)
+    return outcomes
 
 
 # What CI runs, in this order.
 PARTS = {
-    "demo": do_demo,
+    "demo": lambda stack: do_demo(stack, MANY),
     "the text of the series": lambda stack: [checks.repository(stack)],
     "front door": lambda stack: [checks.behaviour()],
     "special machines and command lines": variations,
@@ -114,41 +127,37 @@ LONG = {"sabotage": 15, "the GFP-flag design": 20}
 
 
 def do_test(stack):
-    minutes = os.environ.get("MINUTES") or "60"
-    if not minutes.isdigit():
-        raise Fail(f"MINUTES={minutes} is not a number of minutes")
-    limit.start(int(minutes))
-    outcomes = []
+    if os.environ.get("MINUTES"):
+        limit.start(number("MINUTES", 0, "number of minutes"))
+    outcomes, parts = [], []
     for what, part in PARTS.items():
-        o = kernel.Outcome(what)
+        o, start = kernel.Outcome(what), time.monotonic()
         if limit.skips(o, "all of it", LONG.get(what, 0)):
             outcomes.append(o)
         else:
             outcomes += part(stack)
+            parts.append((time.monotonic() - start, what))
+    report.times("part", parts)
     return outcomes
 
 
 def do_kunit(stack):
     config, run = kernel.selected()
-    k = built(stack, **config)
-    return list(tests_of(k, [(run["map_"], run["mode"])], run["suite"]))
+    return steps_at_once(suites(built(stack, tree.as_it_is, **config), [(run["map_"], run["mode"])], run["suite"]))
 
 
 def do_boot(stack):
     config, run = kernel.selected()
     if config["arch"] != "arm64":
         raise Fail("make boot is for ARCH=arm64; User Mode Linux has no direct map to protect")
-    return [boot.boot(built(stack, **config), run["mode"], run["map_"])]
+    return steps_at_once(boots(built(stack, tree.as_it_is, **config), [(run["map_"], run["mode"])]))
 
 
 def do_workload(stack):
     config, run = kernel.selected()
-    seconds = os.environ.get("SECONDS_EACH") or "3"
-    if not seconds.isdigit() or not int(seconds):
-        raise Fail(f"SECONDS_EACH={seconds} is not a number of seconds")
-    k = built(stack, **config)
-    with step(f"workload, MAP={run['map_']} MODE={run['mode']}"):
-        return [boot.boot(k, run["mode"], run["map_"], "workload", int(seconds))]
+    seconds = number("SECONDS_EACH", 3, "number of seconds")
+    k = built(stack, tree.as_it_is, **config)
+    return steps_at_once(boots(k, [(run["map_"], run["mode"])], "workload", seconds))
 
 
 def do_soak(stack):
@@ -156,7 +165,7 @@ def do_soak(stack):
     hours = os.environ.get("HOURS") or "1"
     if not re.fullmatch(r"\d*\.?\d+", hours) or not float(hours):
         raise Fail(f"HOURS={hours} is not a number of hours")
-    k = built(stack, **config)
+    k = built(stack, tree.as_it_is, **config)
     with step(f"soak for {hours} h, MAP={run['map_']} MODE={run['mode']}"):
         return [boot.boot(k, run["mode"], run["map_"], "soak", int(float(hours) * 3600))]
 
@@ -187,11 +196,9 @@ def do_proofs(stack):
 
 
 def do_fuzz(stack):
-    seconds = os.environ.get("FUZZ_SECONDS") or "3600"
-    if not seconds.isdigit() or not int(seconds):
-        raise Fail(f"SECONDS={seconds} is not a number of seconds")
+    seconds = number("FUZZ_SECONDS", 3600, "number of seconds")
     tree.make(stack)
-    return proofs.long_fuzz(int(seconds))
+    return proofs.long_fuzz(seconds)
 
 
 def do_matrix(stack):
@@ -200,7 +207,7 @@ def do_matrix(stack):
 
 def do_shell(stack):
     config, run = kernel.selected()
-    return boot.shell(built(stack, **config), run["mode"], run["map_"])
+    return boot.shell(built(stack, tree.as_it_is, **config), run["mode"], run["map_"])
 
 
 def do_tree(stack):
@@ -254,6 +261,8 @@ def do_compare(stack):
 def do_clean(stack):
     if os.path.isdir(LINUX):
         tree.make(stack)        # refuses if there are edits
+        if tree.kept():
+            raise Fail(f"build/linux has what FORCE=1 put aside ({' '.join(tree.kept())}): take it, and drop it there")
     shutil.rmtree(BUILD)
 
 
@@ -267,13 +276,19 @@ def main():
     start = time.monotonic()
     with locked(os.path.join(BUILD, "lock"), "build/"):
         result = do(stack)
+    if callable(result):        # what needs nothing of build/ any more
+        return result()
     if isinstance(result, list):
-        print(f"\n{target}: {time.monotonic() - start:.0f} s", end="")
-        return 0 if report.verdict(target, result) else 1
+        report.times("step", spent)
+        seconds = time.monotonic() - start
+        print(f"\n{target}: {seconds:.0f} s; logs: {os.path.relpath(LOGS, TOP)}", end="")
+        return 0 if report.verdict(target, result, seconds) else 1
     return result or 0
 
 
 if __name__ == "__main__":
+    for number_ in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number_, interrupted)
     try:
         sys.exit(main())
     except Fail as e:
@@ -283,5 +298,6 @@ if __name__ == "__main__":
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as e:
-        print(f"error: {e.filename or ''}: {e.strerror or e}", file=sys.stderr)
+        print(f"error: disk full: make room below {BUILD} and {CACHE}" if e.errno == errno.ENOSPC else
+              f"error: {e.filename or ''}: {e.strerror or e}", file=sys.stderr)
         sys.exit(1)

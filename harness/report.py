@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verdict: a table for people, build/results/NAME.json for programs, and harness/reports for readers."""
 import os
+import re
+import time
+import xml.etree.ElementTree as xml
 
-from common import HARNESS, git, save_result, table
+from common import HARNESS, LOGS, RESULTS, TOP, git, run, save_result, table
 
 REPORTS = os.path.join(HARNESS, "reports")
+VARIABLES = ["STACK", "ARCH", "MAP", "MODE", "PAGES", "SUITE", "APPEND", "QEMU", "TIMEOUT", "MINUTES", "SABOTAGE",
+             "CELL"]
 KEPT = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
 # make {name}
 
@@ -33,12 +38,47 @@ def keep(name, outcomes):
                 f.write("\n" + lines(["of", what, "why"], bad))
 
 
-def verdict(name, outcomes):
+def times(what, spent, most=10):
+    """Print which of the (seconds, name) took the longest."""
+    print()
+    rows = sorted(spent, reverse=True)[:most]
+    table(["seconds", f"{what}{f', the {most} slowest' if len(spent) > most else ''}"],
+          [[f"{seconds:7.0f}", name] for seconds, name in rows])
+
+
+def _revision():
+    """Of this repository, and whether it has been edited."""
+    return run(["git", "-c", "safe.directory=*", "-C", TOP, "describe", "--always", "--dirty", "--abbrev=12"],
+               check=False).strip()
+
+
+def _junit(name, outcomes):
+    """What others read: build/results/NAME.xml, and the same beside the logs."""
+    root = xml.Element("testsuites", name=name)
+    for o in outcomes:
+        suite = xml.SubElement(root, "testsuite", name=o.what, time=str(o.seconds),
+                               tests=str(len(o.passed) + len(o.failed) + len(o.skipped)),
+                               failures=str(len(o.failed)), skipped=str(len(o.skipped)))
+        for kind, tests in ("", [(n, "") for n in o.passed]), ("failure", o.failed), ("skipped", o.skipped):
+            for test, why in tests:
+                case = xml.SubElement(suite, "testcase", classname=o.what, name=test)
+                if kind:
+                    # A console may have what XML has not.
+                    xml.SubElement(case, kind, message=re.sub(r"[^\n -\ud7ff]", "?", why))
+    for folder in RESULTS, LOGS:
+        xml.ElementTree(root).write(os.path.join(folder, name + ".xml"), encoding="utf-8", xml_declaration=True)
+
+
+def verdict(name, outcomes, seconds):
     """Print what the @outcomes came to; returns whether nothing failed."""
     total = [sum(len(getattr(o, k)) for o in outcomes) for k in ("passed", "failed", "skipped")]
     ok = total[0] > 0 and total[1] == 0
-    save_result(name, {"ok": ok, "passed": total[0], "failed": total[1], "skipped": total[2],
+    save_result(name, {"ok": ok, "passed": total[0], "failed": total[1], "skipped": total[2], "logs": LOGS,
+                       "date": time.strftime("%F %T", time.gmtime()), "seconds": round(seconds),
+                       "revision": _revision(),
+                       "variables": {v: os.environ[v] for v in VARIABLES if os.environ.get(v)},
                        "outcomes": [vars(o) for o in outcomes]})
+    _junit(name, outcomes)
 
     print()
     table(["what", "verdict", "passed", "failed", "skipped", "remarks"],

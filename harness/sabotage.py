@@ -13,11 +13,12 @@ import glob
 import os
 import re
 import shutil
+from functools import partial
 
 import boot
 import kernel
 import tree
-from common import BUILD, Fail, HARNESS, git, limit, step
+from common import BUILD, Fail, HARNESS, git, limit, step, steps_at_once
 
 WORK = os.path.join(BUILD, "sabotage")
 
@@ -107,11 +108,10 @@ def run_all(stack, name=None):
     with step("build without sabotage, with lockdep"):
         k.build()
     # What is red without sabotage would prove nothing.
-    unbroken = []
-    for map_ in [] if name else kernel.MAPS:
-        with step(f"KUnit without sabotage, MAP={map_}"):
-            unbroken.append(k.kunit("enforce", map_))
-            unbroken[-1].what += " lockdep"
+    unbroken = steps_at_once([(f"KUnit without sabotage, MAP={map_}", partial(k.kunit, "enforce", map_))
+                              for map_ in ([] if name else kernel.MAPS)])
+    for u in unbroken:
+        u.what += " lockdep"
     for s in chosen:
         if limit.skips(o, s.name):
             continue

@@ -143,24 +143,23 @@ def _commit(tree, parent, message, cwd):
     return git("commit-tree", tree, "-p", parent, stdin=message, env=base.IDENT, cwd=cwd).strip()
 
 
-# By their content: a run asks for the same commits many times.
-ASSEMBLED = {}
-
-
 def assemble(name, cwd=LINUX, top=TOP):
     """Make the commits of a stack, without a work tree; returns the last. @top: another version of this repository."""
     patches = stack(name, top)
     _check_claims(stack(HEADS[name], top) if name in HEADS else patches, top)
-    content = hashlib.sha256(cwd.encode())
+    content = hashlib.sha256(f"{cwd} {git('rev-parse', 'origin/base', cwd=cwd)}".encode())
     for p in patches:
         content.update(p.text().encode())
         for path in p.new:
             with open(p.where(path), "rb") as f:
                 content.update(f"\n{path} {os.access(f.name, os.X_OK)}\n".encode() + f.read())
-    key = content.digest()
-    if key not in ASSEMBLED:
-        ASSEMBLED[key] = _assemble(patches, cwd)
-    return ASSEMBLED[key]
+    # What was made of the same content is there.
+    ref = f"refs/kpkeys/{content.hexdigest()[:16]}"
+    commit = git("rev-parse", "-q", "--verify", ref, cwd=cwd, check=False).strip()
+    if not commit:
+        commit = _assemble(patches, cwd)
+        git("update-ref", ref, commit, cwd=cwd)
+    return commit
 
 
 def _assemble(patches, cwd):
@@ -212,30 +211,55 @@ def ensure():
         open(os.path.join(LINUX, ".git/complete"), "w").close()
 
 
-def make(name):
-    """`make tree`: bring build/linux to what the repository says."""
+def _state(name):
+    """What a stack is to be, what build/linux has that is in no commit, and the commits there that are the user's."""
     ensure()
     want = assemble(name)
-    dirty = git("status", "--porcelain", "--untracked-files=normal").strip()
-    head = git("rev-parse", "HEAD").strip()
-    if head == want and not dirty:
-        return want
-    known = git("rev-parse", "refs/kpkeys/assembled").strip()
-    if not os.environ.get("FORCE"):
-        if dirty:
-            raise Fail(f"build/linux has edits that are in no commit ({dirty.splitlines()[0].strip()}, ...): "
-                       "commit them and 'make refresh', or drop them by 'make tree FORCE=1'")
-        # The same content by other commits is what refresh leaves behind.
-        if head != known and git("rev-parse", "HEAD^{tree}") != git("rev-parse", want + "^{tree}"):
-            raise Fail("build/linux has commits that the repository does not have: "
-                       "'make refresh' to keep them, 'make tree FORCE=1' to drop them")
+    edits = git("status", "--porcelain", "--untracked-files=normal").rstrip().splitlines()
+    ours = git("for-each-ref", "--format=%(objectname)", "refs/kpkeys").split()
+    here = git("rev-parse", "HEAD").split() + git("for-each-ref", "--format=%(objectname)", "refs/heads/" + name).split()
+    # The same content by other commits is what refresh leaves behind.
+    return want, edits, [c for c in dict.fromkeys(here)
+                         if c not in ours and git("diff", "--name-only", c, want).strip()]
+
+
+def make(name):
+    """`make tree`: bring build/linux to what the repository says."""
+    want, edits, commits = _state(name)
+    if edits and not os.environ.get("FORCE"):
+        raise Fail(f"build/linux has edits that are in no commit ({edits[0].strip()}, ...): "
+                   "commit them and 'make refresh', or put them aside by 'make tree FORCE=1'")
+    if commits and not os.environ.get("FORCE"):
+        raise Fail("build/linux has commits that the repository does not have: "
+                   "'make refresh' to keep them, 'make tree FORCE=1' to put them aside")
+    if edits:
+        git("stash", "push", "-q", "-u", "-m", "make FORCE=1", env=base.IDENT)
+        print("   build/linux: what was in no commit is in 'git stash' now")
+    for commit in commits:
+        kept = f"kept-{commit[:12]}"
+        git("branch", "-q", "-f", kept, commit)
+        print(f"   build/linux: the commits that are not in the repository are in branch {kept} now")
     # Only what differs is written, so that the next build is incremental.
-    if os.environ.get("FORCE"):
-        git("reset", "-q", "--hard")
-        git("clean", "-qfd")
     git("checkout", "-q", "-B", name, want)
-    git("update-ref", "refs/kpkeys/assembled", want)
+    git("branch", "-q", "--set-upstream-to=origin/base", name)      # for git rebase
     return want
+
+
+def as_it_is(name):
+    """For what builds build/linux as the user has it: make(), unless there is work; says how that differs."""
+    want, edits, commits = _state(name)
+    branch = git("branch", "--show-current").strip()
+    if not edits and git("rev-parse", "HEAD").strip() not in commits or branch in set(STACKS) - {name}:
+        make(name)
+        return
+    files = git("diff", "--name-only", want).split() + [e[3:] for e in edits if e.startswith("??")]
+    print("build/linux is built as it is; what differs from series/: " + " ".join(files[:3]) +
+          (f" and {len(files) - 3} more" if files[3:] else ""), flush=True)
+
+
+def kept():
+    """What make() has put aside."""
+    return git("for-each-ref", "--format=%(refname:short)", "refs/stash", "refs/heads/kept-*").split()
 
 
 def _slug(subject):
