@@ -799,7 +799,8 @@ struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
 
 	CHECK(!order);
 	CHECK(model_idle());
-	page = model.use_cache ? kpkeys_pgtable_cache_alloc(gfp) : model_alloc_pages(gfp, 0, NUMA_NO_NODE);
+	page = model.use_cache ? kpkeys_pgtable_cache_alloc(gfp) :
+	       model_alloc_pages(gfp, 0, NUMA_NO_NODE);
 
 	return page ? page_ptdesc(page) : NULL;
 }
@@ -851,7 +852,8 @@ void model_run_work(void)
 
 		model.work[i] = NULL;
 #else
-		struct work_struct *work = __atomic_exchange_n(&model.work[i], NULL, __ATOMIC_SEQ_CST);
+		struct work_struct *work = __atomic_exchange_n(&model.work[i], NULL,
+							       __ATOMIC_SEQ_CST);
 #endif
 		if (work)
 			work->func(work);

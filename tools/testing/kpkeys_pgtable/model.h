@@ -38,7 +38,8 @@
  * another page of any level of the index of frames.
  */
 #define MAX_PHYSMEM_BITS	44
-#define MODEL_PUD_PFN(pud)	(((pud) & 1UL) << 13 | ((pud) >> 1 & 1UL) << 22 | ((pud) >> 2) << 31)
+#define MODEL_PUD_PFN(pud)	(((pud) & 1UL) << 13 | ((pud) >> 1 & 1UL) << 22 | \
+				 ((pud) >> 2) << 31)
 #define MODEL_PFN_PUD(pfn)	(((pfn) >> 13 & 1) | ((pfn) >> 22 & 1) << 1 | (pfn) >> 31 << 2)
 
 struct page {
@@ -166,7 +167,13 @@ extern __thread struct model_ctx model_ctx;
 #define MODEL_FETCH_or(v, i)	((v) | (i))
 #define MODEL_FETCH_and(v, i)	((v) & (i))
 #define MODEL_FETCH_add(v, i)	((v) + (i))
-#define MODEL_FETCH(op, p, i)	({ __typeof__(*(p)) __old = *(p); *(p) = MODEL_FETCH_##op(__old, i); __old; })
+#define MODEL_FETCH(op, p, i)						\
+	({								\
+		__typeof__(*(p)) __old = *(p);				\
+									\
+		*(p) = MODEL_FETCH_##op(__old, i);			\
+		__old;							\
+	})
 #else
 /* Read without a lock, as in the kernel. */
 #define MODEL_LOAD(p)		__atomic_load_n(p, __ATOMIC_ACQUIRE)

@@ -207,7 +207,8 @@ void AnnotateIgnoreReadsEnd(const char *file, int line);
 typedef struct model_lock spinlock_t;
 typedef struct model_lock raw_spinlock_t;
 #define mutex			model_lock
-#define DEFINE_MUTEX(name)	struct mutex name = { .lock = PTHREAD_MUTEX_INITIALIZER, .kind = LOCK_MUTEX }
+#define DEFINE_MUTEX(name)						\
+	struct mutex name = { .lock = PTHREAD_MUTEX_INITIALIZER, .kind = LOCK_MUTEX }
 #define raw_spin_lock_init(l)	model_lock_init(l, LOCK_SPIN)
 #define mutex_init(l)		model_lock_init(l, LOCK_NODE_MUTEX)
 #define raw_spin_lock(l)	model_spin_lock(l)
@@ -347,7 +348,9 @@ struct shrinker {
 #define shrinker_alloc(flags, ...)	model_shrinker_alloc(flags)
 #define shrinker_register(s)	((void)(s))
 
-struct notifier_block { int (*notifier_call)(struct notifier_block *nb, unsigned long action, void *arg); };
+struct notifier_block {
+	int (*notifier_call)(struct notifier_block *nb, unsigned long action, void *arg);
+};
 enum { MEM_ONLINE = 1, MEM_GOING_OFFLINE = 2, MEM_OFFLINE = 4, MEM_CANCEL_OFFLINE = 16 };
 #define NOTIFY_OK		1
 #define DEFAULT_CALLBACK_PRI	0
