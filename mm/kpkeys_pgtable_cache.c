@@ -668,7 +668,7 @@ static void stock(unsigned long pfn, unsigned int nr, unsigned long *one)
 	report_bad(bad);
 }
 
-/* Is there what it takes to split this off, with one page left? */
+/* Is there what it takes to split a chunk off, and to make its frame? */
 static bool covers(unsigned int split, unsigned int index)
 {
 	return split <= refill_reserve.nr && index <= cache->nr_spare;

@@ -18,10 +18,9 @@ int __must_check arch_kpkeys_protect_image_pgtables(void);
 
 /*
  * The frames by which the cache keeps its memory, and the chunks in which it takes
- * it, as orders: a PMD block, if that
- * is not too much to set aside; a contiguous group of pages; the smallest that has
- * more pages than splitting it off takes tables; and one page, if it is mapped as
- * one already.
+ * it, as orders: a PMD block, if that is not too much to set aside; a contiguous group
+ * of pages; the smallest that has more pages than splitting it off takes tables; and
+ * one page, if there is nothing else.
  */
 #ifdef CONFIG_ARM64_4K_PAGES
 #define ARCH_KPKEYS_PGTABLE_FRAME_ORDER	(PMD_SHIFT - PAGE_SHIFT)
