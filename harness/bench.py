@@ -106,9 +106,10 @@ def prepare(variant):
     for patch in variant.patches:
         git("apply", os.path.join(SOURCE, patch + ".patch"), cwd=linux)
     _mark_split_lock(linux)
-    shutil.copy(os.path.join(SOURCE, "pgtable_bench.c"), os.path.join(linux, "mm"))
     with open(os.path.join(linux, "mm/Makefile"), "a") as f:
-        f.write("obj-y += pgtable_bench.o\n")
+        for name in "pgtable_bench", "pgtable_pressure":
+            shutil.copy(os.path.join(SOURCE, name + ".c"), os.path.join(linux, "mm"))
+            f.write(f"obj-y += {name}.o\n")
     return kernel_of(variant)
 
 
