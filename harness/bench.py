@@ -30,6 +30,13 @@ COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lo
 # Where the instructions of these go is shown by function.
 BREAKDOWN = ["table-alloc-free", "fork-64MB", "mprotect-64MB"]
 
+# What a table may cost, with the series on: instructions as a ratio to those of the base, all else per operation.
+# In tables-2048 the cache is refilled.
+GOALS = [("table-alloc-free", "instructions", {"block": 0.60, "pte": 0.60}),
+         ("tables-2048", "instructions", {"block": 0.70, "pte": 0.75}),
+         ("table-alloc-free", "spinlock", {"block": 0.2, "pte": 0.2}),
+         ("tables-2048", "tlbi_bcast", {"block": 0.01, "pte": 0.01})]
+
 
 class Variant:
     """One kernel to measure: a commit, what is put on top, how it is booted."""
@@ -229,6 +236,21 @@ def _show_memory(map_, memory):
           [[name, *(values.get(k, 0) for k in keys)] for name, values in memory.items()])
 
 
+def _goals(everything):
+    """An Outcome: what GOALS says, kept or not."""
+    o, rows = kernel.Outcome("what a table costs"), []
+    for operation, count, limits in GOALS:
+        for map_, limit in limits.items():
+            base, value = (everything[map_][name][operation].get(count, 0) for name in ("base", "hardened"))
+            if count == "instructions":
+                value /= base
+            o.check(f"{operation} {count} {map_}", None if value <= limit else f"{value:.3f} is more than {limit}")
+            rows.append([map_, operation, count, f"{value:.3f}", f"<= {limit}", "yes" if value <= limit else "NO"])
+    print("\nwhat a table costs, of the base if that is instructions")
+    table(["MAP", "operation", "count", "hardened", "goal", "met"], rows)
+    return o
+
+
 def measure(what):
     """{map: {variant: counts}} and {map + " memory": {variant: kB}} of these variants."""
     plugin, initrd = _tools()
@@ -252,4 +274,4 @@ def bench(stack):
         _show(map_, everything[map_])
         _show_breakdown(map_, everything[map_])
         _show_memory(map_, everything[map_ + " memory"])
-    return 0
+    return [_goals(everything)]

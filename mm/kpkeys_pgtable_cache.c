@@ -481,12 +481,10 @@ static __always_inline unsigned long magazine_take(int nid, bool refill, unsigne
 	return pfn;
 }
 
-static struct page *report_bad(unsigned long bad)
+static void report_bad(unsigned long bad)
 {
 	if (bad != NO_PFN)
 		mismatch(bad, "is not a free page of page tables, and is not handed out");
-
-	return NULL;
 }
 
 /* A page of this CPU's magazine, or NULL. One window, also if it is to be cleared. */
@@ -806,12 +804,15 @@ static int refill_node(int nid, unsigned long want)
  * The last resort: single pages, as the caller would get them from the page
  * allocator. Several, if there are: the first of a block may yield no more than the
  * table that its split takes, and the others share that split.
+ *
+ * Returns a page, with *@ret zero; or NULL, with -EAGAIN or the error of the pkey.
  */
-static struct page *refill_singles(gfp_t gfp)
+static struct page *refill_singles(gfp_t gfp, int *ret)
 {
 	unsigned long pfns[SINGLES], aside[SINGLES], one = NO_PFN;
 	unsigned int nr, nr_aside = 0, i;
-	int ret = 0;
+
+	*ret = -EAGAIN;
 
 	gfp = (gfp & ~(__GFP_ZERO | __GFP_ACCOUNT | __GFP_COMP)) | __GFP_SKIP_KASAN;
 	do {
@@ -824,9 +825,9 @@ static struct page *refill_singles(gfp_t gfp)
 			page = kpkeys_pgtable_cache_alloc_pages(GFP_LIGHT, 0, NUMA_NO_NODE);
 		}
 		scoped_guard(mutex, &refill_mutex) {
-			for (i = 0; i < nr; i++) {
-				ret = refill_with(pfns[i], 0, 0, &one);
-				if (ret != -EAGAIN)
+			for (i = 0; i < nr && (!*ret || *ret == -EAGAIN); i++) {
+				*ret = refill_with(pfns[i], 0, 0, &one);
+				if (*ret != -EAGAIN)
 					continue;
 				if (nr_aside < SINGLES)
 					aside[nr_aside++] = pfns[i];
@@ -834,10 +835,18 @@ static struct page *refill_singles(gfp_t gfp)
 					free_range(pfns[i], 1);
 			}
 		}
-	} while (one == NO_PFN && nr && (!ret || ret == -EAGAIN) && nr_aside < SINGLES);
+		/* Only one can be parked, so no other is tried after a failure. */
+		for (; i < nr; i++)
+			free_range(pfns[i], 1);
+	} while (one == NO_PFN && nr && (!*ret || *ret == -EAGAIN) && nr_aside < SINGLES);
 
 	while (nr_aside)
 		free_range(aside[--nr_aside], 1);
+
+	if (one != NO_PFN)
+		*ret = 0;
+	else if (!*ret)
+		*ret = -EAGAIN;
 
 	return one == NO_PFN ? NULL : pfn_to_page(one);
 }
@@ -871,7 +880,8 @@ static void refill_work_fn(struct work_struct *work)
 
 	/* For a mark nobody is to be pushed out of memory, but the last pages are needed. */
 	if (ret == -EAGAIN && nr_free(nid) <= EMERGENCY_MARK) {
-		struct page *page = refill_singles(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+		struct page *page = refill_singles(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
+						   &ret);
 
 		if (page)
 			kpkeys_pgtable_cache_free(page);
@@ -942,11 +952,11 @@ static noinline struct page *alloc_slow(gfp_t gfp, int nid)
 
 	/* In the order in which the page allocator looks: the other nodes, then reclaim. */
 	if (!page && ret == -EAGAIN)
-		page = refill_singles(GFP_LIGHT);
+		page = refill_singles(GFP_LIGHT, &ret);
 	if (!page)
 		page = other_node_alloc(gfp, nid, leave);
 	if (!page && ret == -EAGAIN)
-		page = refill_singles(gfp);
+		page = refill_singles(gfp, &ret);
 	if (!page) {
 		/* What boot set aside for the time when nothing can be split. */
 		WARN_ONCE(!arch_kpkeys_can_split(), "kpkeys: the stock of page tables for boot is used up\n");

@@ -670,6 +670,37 @@ static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 	expect_conserved(test);
 }
 
+/* Single pages whose pkey cannot be set: one of them is kept aside, and no other is lost. */
+static void kpkeys_pgtable_cache_test_single_fails(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+	unsigned int nr;
+
+	skip_if_running(test);
+	pages = drain_to_mark(test, &nr, 1);
+	max_order = 0;
+	refill_test_replace(test, set_pkey_or_fail);
+	split_first = false;
+	fail_after = UINT_MAX;
+	kpkeys_pgtable_cache_stats(&before);
+	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
+	fail_after = 0;
+	kpkeys_pgtable_cache_stats(&after);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_EQ(test, after.parked, 1);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken + 1);
+	KUNIT_EXPECT_EQ(test, after.leaked, before.leaked);
+
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	free_all(pages, nr + 1);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.parked, 0);
+	expect_conserved(test);
+}
+
 static unsigned long refused_addr;
 static unsigned int refused_demand;
 
@@ -1005,9 +1036,10 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 		broken[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, broken[i]);
 	}
-	SetPageHWPoison(broken[0]);
+	/* As the kernel learns of it; there is nothing it can do but to remember. */
+	memory_failure(page_to_pfn(broken[0]), MF_SW_SIMULATED);
 	free_all(broken, ARRAY_SIZE(broken));
-	SetPageHWPoison(broken[1]);
+	memory_failure(page_to_pfn(broken[1]), MF_SW_SIMULATED);
 	/* Out of the magazine of whatever CPU this was. */
 	kpkeys_pgtable_cache_shrink(0);
 	pages = alloc_many(test, &nr);
@@ -1020,8 +1052,8 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, after.poisoned, before.poisoned + 2);
 	/* They stay the cache's, which never uses them again. */
 	for (i = 0; i < ARRAY_SIZE(broken); i++) {
+		KUNIT_EXPECT_TRUE(test, PageHWPoison(broken[i]));
 		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(broken[i]));
-		ClearPageHWPoison(broken[i]);
 	}
 	expect_conserved(test);
 #else
@@ -1176,6 +1208,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_no_memory),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_fragmented),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_singles),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_single_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
