@@ -510,6 +510,17 @@ static __always_inline struct page *magazine_alloc(gfp_t gfp, int nid, bool refi
 	return pfn == NO_PFN ? NULL : pfn_to_page(pfn);
 }
 
+/* What is handed out by any way but the magazine is made zero here. */
+static struct page *init_page(struct page *page, gfp_t gfp)
+{
+	if (page && want_init_on_alloc(gfp)) {
+		guard(kpkeys_hardened_pgtables)();
+		clear_page(page_address(page));
+	}
+
+	return page;
+}
+
 /* A page of any node, if more than @leave are there. */
 static struct page *node_alloc(gfp_t gfp, int nid, unsigned long leave)
 {
@@ -538,12 +549,8 @@ static struct page *node_alloc(gfp_t gfp, int nid, unsigned long leave)
 
 	if (nr_free(nid) < EMERGENCY_MARK)
 		count(EMERGENCY, 1);
-	if (want_init_on_alloc(gfp)) {
-		guard(kpkeys_hardened_pgtables)();
-		clear_page(page_address(pfn_to_page(pfn)));
-	}
 
-	return pfn_to_page(pfn);
+	return init_page(pfn_to_page(pfn), gfp);
 }
 
 /* Tests make it fail. @nid may be NUMA_NO_NODE: then the caller's policy decides. */
@@ -952,11 +959,11 @@ static noinline struct page *alloc_slow(gfp_t gfp, int nid)
 
 	/* In the order in which the page allocator looks: the other nodes, then reclaim. */
 	if (!page && ret == -EAGAIN)
-		page = refill_singles(GFP_LIGHT, &ret);
+		page = init_page(refill_singles(GFP_LIGHT, &ret), gfp);
 	if (!page)
 		page = other_node_alloc(gfp, nid, leave);
 	if (!page && ret == -EAGAIN)
-		page = refill_singles(gfp, &ret);
+		page = init_page(refill_singles(gfp, &ret), gfp);
 	if (!page) {
 		/* What boot set aside for the time when nothing can be split. */
 		WARN_ONCE(!arch_kpkeys_can_split(), "kpkeys: the stock of page tables for boot is used up\n");

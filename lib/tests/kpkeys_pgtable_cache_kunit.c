@@ -670,6 +670,38 @@ static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 	expect_conserved(test);
 }
 
+/* Nothing but single pages, with what their last user left in them. */
+static struct page *alloc_dirty_singles(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *page = order ? NULL : alloc_page(gfp);
+
+	if (page)
+		memset(page_address(page), 0xff, PAGE_SIZE);
+
+	return page;
+}
+
+/* A single page that goes to its user at once is as empty as any other. */
+static void kpkeys_pgtable_cache_test_single_is_zero(struct kunit *test)
+{
+	struct page **pages;
+	unsigned int nr, i;
+
+	skip_if_running(test);
+	pages = drain_to_mark(test, &nr, 4);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_dirty_singles);
+	for (i = 0; i < 4; i++) {
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL | __GFP_ZERO);
+		KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+		if (pages[nr])
+			KUNIT_EXPECT_NULL(test, memchr_inv(page_address(pages[nr++]), 0, PAGE_SIZE));
+	}
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	free_all(pages, nr);
+	expect_conserved(test);
+}
+
 /* Single pages whose pkey cannot be set: one of them is kept aside, and no other is lost. */
 static void kpkeys_pgtable_cache_test_single_fails(struct kunit *test)
 {
@@ -1208,6 +1240,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_no_memory),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_fragmented),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_singles),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_single_is_zero),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_single_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),

@@ -144,7 +144,8 @@ struct model {
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
 	int (*oom_notifier)(struct notifier_block *nb, unsigned long unused, void *freed);
 	int (*dead_cpu)(unsigned int cpu);
-	/* For tests: an interrupt, when they are on again; and each window. */
+	/* For tests: what fails; an interrupt, when they are on again; and each window. */
+	bool (*fails)(enum model_fail what);
 	void (*irq_handler)(void);
 	void (*window_hook)(bool opens);
 };
