@@ -96,8 +96,8 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
 /* What boot has to get along with until it may refill, which takes interrupts. */
 #define BOOT_STOCK		256
 
-/* The part of memory, as a power of two, that the cache begins with at most. */
-#define BOOT_SHARE		8
+/* The part of memory, as a power of two, that a chunk is at most. */
+#define CHUNK_SHARE		8
 
 /*
  * Who may refill leaves this many to those who may not: they have no other way
@@ -733,7 +733,7 @@ static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries
 		return ret;
 	}
 
-	while (chunk_orders[i] != order && i < ARRAY_SIZE(chunk_orders) - 1)
+	while (i < ARRAY_SIZE(chunk_orders) - 1 && order <= chunk_orders[i + 1])
 		i++;
 	count(REFILLS + i, 1);
 	own(pfn, nr);
@@ -769,6 +769,12 @@ static bool refill_parked(int *ret)
 	return true;
 }
 
+/* Others need the memory, too, where there is little of it. */
+static unsigned int max_chunk_order(void)
+{
+	return ilog2(totalram_pages() >> CHUNK_SHARE | 1);
+}
+
 /*
  * Stock a node that has no more than @want free pages, by the largest chunk that is
  * there. One at a time: who waits finds what the other has brought. Nobody here
@@ -792,6 +798,9 @@ static int refill_node(int nid, unsigned long want)
 	for (i = 0; i < ARRAY_SIZE(chunk_orders) && chunk_orders[i]; i++) {
 		unsigned int order = chunk_orders[i];
 		struct page *page;
+
+		if (!i)
+			order = clamp(max_chunk_order(), chunk_orders[1], order);
 
 		page = kpkeys_pgtable_cache_alloc_pages(GFP_LIGHT | __GFP_THISNODE, order, nid);
 		if (!page)
@@ -1404,7 +1413,7 @@ static unsigned int __init boot_order(unsigned int nr_state)
 	unsigned int min = order_base_2(CHUNK_MAX_DEMAND + nr_state + INDEX_LEVELS +
 					2 * EMERGENCY_MARK);
 
-	return clamp(ilog2(totalram_pages() >> BOOT_SHARE | 1), min, FRAME_ORDER);
+	return clamp(max_chunk_order(), min, FRAME_ORDER);
 }
 
 static int __init init_nodes(void)

@@ -126,17 +126,17 @@ static void cached(const char *when)
 	}
 }
 
-/* Somebody to be killed. */
-static pid_t sleeper(void)
+/* Somebody to be killed, with @bytes of memory. */
+static pid_t sleeper(size_t bytes)
 {
 	pid_t pid = fork();
 
 	must(pid >= 0, "fork");
 	if (!pid) {
-		char *p = mmap(NULL, MB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *p = calloc(1, bytes);
 
-		if (p != MAP_FAILED)
-			memset(p, 1, MB);
+		if (p)
+			memset(p, 1, bytes);
 		for (;;)
 			pause();
 	}
@@ -148,7 +148,7 @@ static void fragmented(void)
 	int i;
 
 	for (i = 0; i < 5; i++)
-		sleeper();
+		sleeper(MB);
 	sleep(1);
 	in_kernel("fragment 0");
 	say("available", number("/proc/meminfo", "MemFree"));
@@ -164,7 +164,7 @@ static void processes(void)
 	int i, n = sizeof(pids) / sizeof(pids[0]);
 
 	for (i = 0; i < n; i++)
-		pids[i] = sleeper();
+		pids[i] = sleeper(1);
 	sleep(2);
 	cached("many");
 	for (i = 0; i < n; i++)
@@ -186,6 +186,7 @@ static void kept(void)
 	in_kernel("keep 1");
 	cached("before");
 	direct_map("before");
+	say("splits", splits());
 	in_kernel("shrink 512");
 	drop_caches(20);
 	cached("dropped");
@@ -200,6 +201,8 @@ static void used_up(void)
 	pid_t pid;
 
 	must(touched != MAP_FAILED, "mmap");
+	/* Or the page allocator has an eighth of memory in the list of the only CPU, even when it kills. */
+	put("/proc/sys/vm/percpu_pagelist_high_fraction", "1000");
 	in_kernel("take 40000");
 	in_kernel("keep 0");
 	cached("before");
@@ -251,6 +254,8 @@ static void tables_of(const char *name, int cpu, int policy, unsigned long nodes
 	int nid;
 
 	must(!pipe(to) && !pipe(from), "pipe");
+	/* Until those of the last one are free. */
+	sleep(1);
 	node_tables(before);
 	pid = fork();
 	must(pid >= 0, "fork");
@@ -309,6 +314,18 @@ static void nodes(void)
 	cached("after");
 }
 
+/* For who reads the log. */
+static void dump(const char *path)
+{
+	char line[128];
+	FILE *f = fopen(path, "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		printf("%s: %s", strrchr(path, '/') + 1, line);
+	if (f)
+		fclose(f);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -333,6 +350,8 @@ int main(void)
 	for (i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
 		if (!strcmp(name, scenarios[i].name))
 			scenarios[i].run();
+	dump("/sys/kernel/debug/kpkeys_pgtable_cache");
+	dump("/sys/kernel/debug/direct_map");
 	printf("pressure: end\n");
 	reboot(LINUX_REBOOT_CMD_POWER_OFF);
 	return 1;

@@ -270,7 +270,7 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define reset_page_owner(page, order)	((void)(page))
 #define want_init_on_alloc(gfp)	(!!((gfp) & __GFP_ZERO))
 #define want_init_on_free()	(model.init_on_free)
-#define totalram_pages()	MODEL_NR_PAGES
+#define totalram_pages()	(model.booting ? MODEL_NR_PAGES : MODEL_NR_PAGES << 8)
 #define alloc_pages(gfp, order)	model_alloc_pages(gfp, order, NUMA_NO_NODE)
 #define alloc_pages_node(nid, gfp, order)	model_alloc_pages(gfp, order, nid)
 #define split_page(page, order)	model_split_page(page, order)
