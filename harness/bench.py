@@ -28,7 +28,7 @@ LOCKS = {
 COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lock"]
 
 # Where the instructions of these go is shown by function.
-BREAKDOWN = ["table-alloc-free", "fork-64MB", "mprotect-64MB"]
+BREAKDOWN = ["table-alloc-free", "tables-2048", "fork-64MB", "mprotect-64MB"]
 
 # What a table may cost, with the series on: instructions as a ratio to those of the base, all else per operation.
 # In tables-2048 the cache is refilled.

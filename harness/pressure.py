@@ -81,7 +81,7 @@ SCENARIOS = {
         Goal("kB of MemAvailable", key("available-kb"), least=lambda on, off: off["available-kb"] * 98 // 100),
     ],
     # 400 tables of a task, by its CPU, its policy, its cpuset.
-    "nodes 1024 MB": [Goal(f"tables on another node than when off, {task}", elsewhere(f"nodes-{task}"), 8)
+    "nodes 1024 MB": [Goal(f"tables on another node than when off, {task}", elsewhere(f"nodes-{task}"), 16)
                       for task in ("cpu-of-0", "cpu-of-1", "cpu-without-memory", "bind-1", "prefer-1", "interleave",
                                    "cpuset-1")],
 }

@@ -50,6 +50,7 @@
 #include <linux/cpuset.h>
 #include <linux/debugfs.h>
 #include <linux/init.h>
+#include <linux/jiffies.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/kpkeys_split_reserve.h>
@@ -69,6 +70,7 @@
 #include <linux/spinlock.h>
 #include <linux/stop_machine.h>
 #include <linux/swap.h>
+#include <linux/unroll.h>
 #include <linux/vmstat.h>
 #include <linux/workqueue.h>
 
@@ -116,6 +118,10 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
 
 /* How often the pkey of a chunk is tried before it is given up. */
 #define PARK_TRIES		3
+
+/* How long nothing is tried after a failure; twice as long after each chunk given up. */
+#define REFILL_BACKOFF		(HZ / 10)
+#define MAX_BACKOFF_SHIFT	12
 
 #define FRAME_BUCKETS		(FRAME_ORDER + 2)
 #define IDLE_BUCKET		(FRAME_BUCKETS - 1)
@@ -220,6 +226,13 @@ static struct node_locks {
 static DEFINE_MUTEX(refill_mutex);
 
 /*
+ * Chunks that were given up, and until when no other is tried: it might be the next
+ * one, and all of memory might follow. Refill mutex.
+ */
+static unsigned int nr_given_up;
+static unsigned long pause_end;
+
+/*
  * Invariant: a chunk is split off only if the reserve has the page tables for that,
  * and @cache->spare the pages for its frame. Both are filled up from the yield
  * of each refill, and from free pages if that was not enough.
@@ -275,6 +288,7 @@ static __always_inline struct frame *frame_of(unsigned long pfn)
 	void **table = cache->index;
 	int level;
 
+	unrolled_full
 	for (level = INDEX_LEVELS - 1; level >= 0 && table; level--) {
 		/* Pairs with index_add(): what is there has been made before. */
 		table = smp_load_acquire(index_slot(table, pfn, level));
@@ -362,7 +376,7 @@ static void node_add_free(int nid, long nr)
 	if (nr < 0)
 		node->lowest = min(node->lowest, node->nr_free);
 	/* What an administrator sees, and what MemAvailable is made of. */
-	mod_node_page_state(NODE_DATA(nid), NR_KERNEL_MISC_RECLAIMABLE, nr);
+	__mod_node_page_state(NODE_DATA(nid), NR_KERNEL_MISC_RECLAIMABLE, nr);
 }
 
 /* Pages of a frame that nobody has become free. */
@@ -376,6 +390,23 @@ static void frame_put(int nid, unsigned long pfn, unsigned int nr)
 	bitmap_set(frame->free, frame_bit(pfn), nr);
 	frame->nr_free += nr;
 	frame_requeue(nid, frame);
+}
+
+/* Take up to @max free pages out of a frame. */
+static unsigned int frame_take(struct frame *frame, unsigned long *pfns, unsigned int max)
+{
+	unsigned int nr = 0, i;
+
+	for (i = 0; i < BITS_TO_LONGS(FRAME_PAGES) && nr < max; i++) {
+		unsigned long word = frame->free[i];
+
+		for (; word && nr < max; word &= word - 1)
+			pfns[nr++] = frame->pfn + i * BITS_PER_LONG + __ffs(word);
+		frame->free[i] = word;
+	}
+	frame->nr_free -= nr;
+
+	return nr;
 }
 
 /*
@@ -402,18 +433,12 @@ static unsigned int node_take(int nid, unsigned long *pfns, unsigned int max,
 		while (nr < max && !list_empty(&node->bucket[i])) {
 			struct frame *frame = list_first_entry(&node->bucket[i],
 							       struct frame, node);
-			unsigned int bit, before = nr;
+			unsigned int taken = frame_take(frame, pfns + nr, max - nr);
 
-			for_each_set_bit(bit, frame->free, FRAME_PAGES) {
-				if (nr == max)
-					break;
-				__clear_bit(bit, frame->free);
-				pfns[nr++] = frame->pfn + bit;
-			}
-			frame->nr_free -= nr - before;
+			nr += taken;
 			frame_requeue(nid, frame);
 			/* Or this goes on for ever with a frame that has none. */
-			if (WARN_ON_ONCE(nr == before))
+			if (WARN_ON_ONCE(!taken))
 				return nr;
 		}
 	}
@@ -729,6 +754,8 @@ static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries
 			count(PARKED, nr);
 		} else {
 			count(ABANDONED, nr);
+			pause_end = jiffies + (REFILL_BACKOFF << min(nr_given_up++,
+								     MAX_BACKOFF_SHIFT));
 		}
 		return ret;
 	}
@@ -780,7 +807,8 @@ static unsigned int max_chunk_order(void)
  * there. One at a time: who waits finds what the other has brought. Nobody here
  * waits for reclaim, so that reclaim may wait for us.
  *
- * Returns -EAGAIN if the node has no chunk; or the error of its pkey.
+ * Returns -EAGAIN if the node has no chunk; the error of its pkey; or -EBUSY if there
+ * were too many of these.
  */
 static int refill_node(int nid, unsigned long want)
 {
@@ -793,6 +821,8 @@ static int refill_node(int nid, unsigned long want)
 	scoped_guard(mutex, &refill_mutex) {
 		if (refill_parked(&ret))
 			return ret;
+		if (nr_given_up && time_before(jiffies, pause_end))
+			return -EBUSY;
 	}
 
 	for (i = 0; i < ARRAY_SIZE(chunk_orders) && chunk_orders[i]; i++) {
@@ -882,8 +912,6 @@ static bool may_refill(gfp_t gfp)
 
 	return gfpflags_allow_blocking(gfp) && !atomic && arch_kpkeys_can_split();
 }
-
-#define REFILL_BACKOFF		(HZ / 10)
 
 static void refill_work_fn(struct work_struct *work)
 {
@@ -1022,14 +1050,26 @@ bool kpkeys_pgtable_cache_owns(struct page *page)
 static void magazine_put(struct magazine *mag, unsigned int nr)
 {
 	int nid = pfn_to_nid(mag->pfn[0]);
+	struct frame *frame = NULL;
 	unsigned int i;
 
 	lockdep_assert_irqs_disabled();
 	kpkeys_assert_pgtable_write();
 	guard(raw_spinlock)(&nodes[nid].lock);
 
-	for (i = 0; i < nr; i++)
-		frame_put(nid, mag->pfn[--mag->nr], 1);
+	for (i = 0; i < nr; i++) {
+		unsigned long pfn = mag->pfn[--mag->nr];
+
+		/* Pages that were freed together are often of one frame. */
+		if (!frame || frame->pfn != round_down(pfn, FRAME_PAGES)) {
+			if (frame)
+				frame_requeue(nid, frame);
+			frame = frame_of(pfn);
+		}
+		__set_bit(frame_bit(pfn), frame->free);
+		frame->nr_free++;
+	}
+	frame_requeue(nid, frame);
 	node_add_free(nid, nr);
 }
 

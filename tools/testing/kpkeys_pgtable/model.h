@@ -137,6 +137,7 @@ struct model {
 	bool quiet;			/* a warning is expected */
 	bool init_on_free;
 	unsigned long nr_warnings;
+	unsigned long jiffies;
 
 	struct work_struct *work[MODEL_NR_NODES];	/* pending */
 	struct shrinker *shrinker;
