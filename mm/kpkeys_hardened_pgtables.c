@@ -70,7 +70,7 @@ int kpkeys_protect_pgtable(void *table, unsigned int order)
 	ret = set_memory_pkey((unsigned long)table, 1 << order,
 			      KPKEYS_PKEY_PGTABLES);
 	if (ret)
-		pr_warn_ratelimited("cannot protect a page table: %d\n", ret);
+		pr_warn_ratelimited("Failed to protect a page table: %d\n", ret);
 
 	return ret;
 }
@@ -97,7 +97,7 @@ int kpkeys_unprotect_pgtable(void *table, unsigned int order)
 			      KPKEYS_PKEY_DEFAULT);
 	if (ret) {
 		atomic_long_add(1 << order, &nr_leaked);
-		pr_warn_once("cannot make the memory of a page table writable again: %d; it is not used any more\n",
+		pr_warn_once("Failed to make a former page table writable: %d, leaking it\n",
 			     ret);
 	}
 
@@ -199,7 +199,7 @@ bool kpkeys_free_pages_ok(struct page *page, unsigned int order)
 	for (i = 0; i < 1U << order; i++) {
 		if (!arch_kpkeys_is_protected(page_address(page + i)))
 			continue;
-		WARN_ONCE(1, "kpkeys: pfn %#lx is freed with the pkey of page tables\n",
+		WARN_ONCE(1, "kpkeys: pfn %#lx freed while still protected\n",
 			  page_to_pfn(page + i));
 		atomic_long_add(1 << order, &nr_leaked);
 		return false;
@@ -308,10 +308,13 @@ void __init kpkeys_hardened_pgtables_init(void)
 	long nr;
 	int ret;
 
-	if (!arch_kpkeys_hardened_pgtables())
+	if (!arch_kpkeys_hardened_pgtables()) {
+		pr_info("page tables are not protected: %s\n",
+			requested ? "no hardware support" : "switched off on the command line");
 		return;
+	}
 	if (!arch_supports_kpkeys())
-		panic("kpkeys: the direct map was made for protected page tables, but there are no kpkeys\n");
+		panic("kpkeys: CPU feature disappeared after the linear map was created\n");
 
 	/*
 	 * Writers first, tables second: in between the windows are opened for
@@ -322,16 +325,16 @@ void __init kpkeys_hardened_pgtables_init(void)
 
 	ret = kpkeys_pgtable_cache_init();
 	if (ret)
-		panic("kpkeys: no memory can be set aside for page tables: %d\n", ret);
+		panic("kpkeys: Failed to stock the cache of page-table pages: %d\n", ret);
 	use_cache = true;
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();
 	if (ret)
-		panic("kpkeys: early page tables cannot be protected: %d\n", ret);
+		panic("kpkeys: Failed to protect early page tables: %d\n", ret);
 
-	pr_info("page tables are read-only, %ld from before, direct map of %s\n",
-		nr, arch_kpkeys_must_split() ? "blocks" : "pages");
+	pr_info("page tables are read-only: %ld early tables protected, %s-mapped linear map\n",
+		nr, arch_kpkeys_must_split() ? "block" : "PTE");
 }
 
 static int leaked_get(void *data, u64 *val)
