@@ -15,8 +15,11 @@
 #include <linux/page_owner.h>
 #include <linux/pagewalk.h>
 #include <linux/set_memory.h>
+#include <linux/vmstat.h>
 
 #include <asm/kpkeys_hardened_pgtables.h>
+
+#include <trace/events/kpkeys.h>
 
 DEFINE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
 EXPORT_SYMBOL_GPL(kpkeys_hardened_pgtables_key);
@@ -29,8 +32,15 @@ static bool requested __ro_after_init = true;
 /* Single pages come from the cache. */
 static bool use_cache __ro_after_init;
 
+/* "panic": a write that was stopped stops the machine. */
+static bool panic_on_write __ro_after_init;
+
 static int __init parse_hardened_pgtables(char *arg)
 {
+	panic_on_write = arg && !strcmp(arg, "panic");
+	if (panic_on_write)
+		return 0;
+
 	return kstrtobool(arg, &requested);
 }
 early_param("kpkeys_hardened_pgtables", parse_hardened_pgtables);
@@ -181,6 +191,95 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order)
 }
 EXPORT_SYMBOL_GPL(kpkeys_pgtable_free);
 
+/**
+ * kpkeys_may_become_pgtable() - is this a page that was set aside for a table?
+ * @ptdesc: what a reserve says.
+ *
+ * Context: Any.
+ * Return: true if it is; false if it must not become a table, which has been
+ *         reported.
+ */
+bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc)
+{
+	if (!use_cache || kpkeys_pgtable_cache_in_use(ptdesc_page(ptdesc)))
+		return true;
+
+	pr_err_ratelimited("pfn %#lx was not set aside for page tables, and does not become one\n",
+			   page_to_pfn(ptdesc_page(ptdesc)));
+
+	return false;
+}
+
+/**
+ * kpkeys_pgtable_owns_range() - is a page of the cache in this range?
+ * @addr: direct map address.
+ * @nr:   number of pages.
+ *
+ * Context: Any.
+ * Return: true if there is one: the pkey of the range is the cache's to change.
+ */
+bool kpkeys_pgtable_owns_range(const void *addr, unsigned int nr)
+{
+	for (; nr; nr--, addr += PAGE_SIZE) {
+		if (!kpkeys_pgtable_cache_owns(virt_to_page(addr)))
+			continue;
+		pr_err_ratelimited("pfn %#lx is one of page tables, and keeps its pkey\n",
+				   page_to_pfn(virt_to_page(addr)));
+		return true;
+	}
+
+	return false;
+}
+
+bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		if (!arch_kpkeys_is_protected(page_address(pages[i])))
+			continue;
+		pr_err_ratelimited("pfn %#lx is one of page tables, and is not mapped once more\n",
+				   page_to_pfn(pages[i]));
+		return false;
+	}
+
+	return true;
+}
+
+/**
+ * kpkeys_stopped_write() - was it a page table that could not be written?
+ * @addr: where a write has faulted.
+ * @pc:   the instruction.
+ *
+ * Counts and traces it, whether or not the fault is handled later.
+ *
+ * Context: Any; for the fault handler of the architecture.
+ * Return: true if it was one.
+ */
+bool kpkeys_stopped_write(unsigned long addr, unsigned long pc)
+{
+	if (!kpkeys_hardened_pgtables_enabled() ||
+	    !arch_kpkeys_is_protected((void *)addr))
+		return false;
+
+	count_vm_event(KPKEYS_WRITE_STOPPED);
+	trace_kpkeys_write_stopped(addr, pc);
+
+	return true;
+}
+
+/**
+ * kpkeys_panic_on_stopped_write() - stop the machine, if that is wanted
+ * @addr: where the write was, for which there is no fixup.
+ *
+ * Context: Any.
+ */
+void kpkeys_panic_on_stopped_write(unsigned long addr)
+{
+	if (panic_on_write)
+		panic("kpkeys: write to a page table outside of a context, at %#lx\n", addr);
+}
+
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
 /**
  * kpkeys_free_pages_ok() - may these pages go to the page allocator?
@@ -294,6 +393,26 @@ long __init kpkeys_protect_kernel_pgtables(void)
 	return ret ?: nr;
 }
 
+/*
+ * The table of where sections are interrupted. Threads are what is interrupted most:
+ * it has a place for as many as there can be by default, see set_max_threads().
+ */
+static int __init init_table_of_windows(void)
+{
+	unsigned long nr = PFN_PHYS(totalram_pages()) / (THREAD_SIZE * 8);
+	unsigned int order = min(get_order(nr * sizeof(long)), MAX_PAGE_ORDER);
+	struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_SKIP_KASAN, order);
+	int ret;
+
+	if (!page)
+		return -ENOMEM;
+	ret = kpkeys_protect_pgtable(page_address(page), order);
+	if (!ret)
+		kpkeys_table_init(page_address(page), PAGE_SIZE << order);
+
+	return ret;
+}
+
 /**
  * kpkeys_hardened_pgtables_init() - from now on, page tables are read-only
  *
@@ -324,6 +443,10 @@ void __init kpkeys_hardened_pgtables_init(void)
 	if (ret)
 		panic("kpkeys: no memory can be set aside for page tables: %d\n", ret);
 	use_cache = true;
+
+	ret = init_table_of_windows();
+	if (ret)
+		panic("kpkeys: no table of interrupted sections: %d\n", ret);
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();

@@ -38,12 +38,18 @@ enum kpkeys_ctx {
  * register. Code that has to write memory with a privileged pkey opens a
  * window: it enters the context made for that memory, writes, and leaves.
  *
- * The register belongs to the thread. It is switched with it, so a thread may
- * sleep, be preempted or migrate inside a window, and no other thread ever
- * runs with it. An exception or a softirq that arrives in a window runs in
- * %KPKEYS_CTX_DEFAULT, and the window is there again when the interrupted
- * code goes on. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its
- * parent was doing.
+ * A window belongs to the section that opened it. What interrupts the section is
+ * no part of it and runs in %KPKEYS_CTX_DEFAULT: exceptions, softirqs, the
+ * scheduler, the threads that it switches to, and probes of trace events. The
+ * window is there again when the section goes on, if need be on another CPU. A
+ * thread that sleeps gives its window up, and no window survives a return to user
+ * space. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its parent was doing.
+ *
+ * That a window is open is remembered by the register alone. Where a section is
+ * interrupted is noted in a table, which takes an open window to write. A window is
+ * opened again only where the table says so. Leaving a section that has opened a
+ * window closes it, instead of loading what was in force before. Whatever is kept in
+ * ordinary memory, on a stack or in a task, can only keep a window closed.
  *
  * Sections nest, in any order of contexts, as long as each leave is given the
  * state of its own enter. Entering a context that is in force already writes
@@ -61,7 +67,26 @@ enum kpkeys_ctx {
  *   write returns, accesses before it were checked with the old value, and
  *   accesses after it are checked with the new one.
  * - arch_kpkeys_context(): the value that @reg becomes on entering @ctx.
+ * - arch_kpkeys_init(): the value in %KPKEYS_CTX_DEFAULT.
  */
+
+#ifdef CONFIG_KPKEYS
+void kpkeys_note_interrupted(unsigned long where);
+unsigned long *kpkeys_find_interrupted(unsigned long where);
+void kpkeys_table_init(void *mem, size_t size);
+#else
+static inline void kpkeys_note_interrupted(unsigned long where)
+{
+}
+
+static inline unsigned long *kpkeys_find_interrupted(unsigned long where)
+{
+	return NULL;
+}
+#endif
+
+/* What identifies an interrupted section: where a thread is, not what it says. */
+#define kpkeys_here()	((unsigned long)__builtin_frame_address(0))
 
 /* kpkeys_enter_context() for who knows that there are kpkeys. */
 static __always_inline __must_check
@@ -80,8 +105,11 @@ struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
 		 * and each nested section pays for what it does not use.
 		 */
 		OPTIMIZER_HIDE_VAR(reg);
+		/* As long as the table can be written. */
+		if (ctx == KPKEYS_CTX_DEFAULT)
+			kpkeys_note_interrupted(kpkeys_here());
 		arch_kpkeys_write(arch_kpkeys_context(reg, ctx));
-		state.restore = reg;
+		state.changed = true;
 	}
 
 	return state;
@@ -91,7 +119,8 @@ struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
  * kpkeys_enter_context() - enter a kpkeys context
  * @ctx: the context, a compile-time constant.
  *
- * Context: Any. The section may sleep.
+ * Context: Any. A section other than one of %KPKEYS_CTX_DEFAULT should not sleep:
+ *          when the thread wakes up, the window is closed.
  * Return: the state to hand to kpkeys_leave_context(), owned by the caller.
  */
 static __always_inline __must_check
@@ -105,16 +134,60 @@ struct kpkeys_state kpkeys_enter_context(enum kpkeys_ctx ctx)
 
 /**
  * kpkeys_leave_context() - go back to what was before kpkeys_enter_context()
+ * @ctx:   the context that was entered, a compile-time constant.
  * @state: what the matching kpkeys_enter_context() returned.
  *
- * Context: Any. Must be called by the thread that entered, in the reverse order
+ * Context: Any. Must be called by the function that entered, in the reverse order
  *          of entering.
  */
 static __always_inline
-void kpkeys_leave_context(const struct kpkeys_state *state)
+void kpkeys_leave_context(enum kpkeys_ctx ctx, const struct kpkeys_state *state)
 {
-	if (state->restore)
-		arch_kpkeys_write(state->restore);
+	unsigned long *slot;
+
+	if (!state->changed)
+		return;
+
+	/*
+	 * With one context that grants anything, who has changed the register by
+	 * entering it was in the default one.
+	 */
+	if (ctx != KPKEYS_CTX_DEFAULT) {
+		arch_kpkeys_write(arch_kpkeys_init());
+		return;
+	}
+
+	slot = kpkeys_find_interrupted(kpkeys_here());
+	if (slot) {
+		arch_kpkeys_write(arch_kpkeys_context(arch_kpkeys_read(),
+						      KPKEYS_CTX_PGTABLES));
+		WRITE_ONCE(*slot, 0);
+	}
+}
+
+/**
+ * kpkeys_drop_context() - be in %KPKEYS_CTX_DEFAULT from now on
+ *
+ * For where no section goes on: a thread sleeps, or returns to user space. A
+ * section that is left later finds nothing to close.
+ *
+ * Context: Any.
+ * Return: true if a window was open.
+ */
+static __always_inline bool kpkeys_drop_context(void)
+{
+	u64 reg;
+
+	if (!arch_supports_kpkeys())
+		return false;
+
+	reg = arch_kpkeys_read();
+	if (likely(arch_kpkeys_context(reg, KPKEYS_CTX_DEFAULT) == reg))
+		return false;
+
+	arch_kpkeys_write(arch_kpkeys_init());
+
+	return true;
 }
 
 /**
@@ -159,7 +232,7 @@ static __always_inline void kpkeys_assert_context(enum kpkeys_ctx ctx)
 #define DEFINE_KPKEYS_GUARD(name, ctx)					\
 	DEFINE_LOCK_GUARD_0(name,					\
 			    _T->state = kpkeys_enter_context(ctx),	\
-			    kpkeys_leave_context(&_T->state),		\
+			    kpkeys_leave_context(ctx, &_T->state),	\
 			    struct kpkeys_state state)
 
 DEFINE_KPKEYS_GUARD(kpkeys_default, KPKEYS_CTX_DEFAULT)

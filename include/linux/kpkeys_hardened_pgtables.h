@@ -6,6 +6,7 @@
 #include <linux/kpkeys.h>
 
 struct page;
+struct ptdesc;
 
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
 
@@ -29,6 +30,12 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order);
 void kpkeys_hardened_pgtables_init(void);
 long __must_check kpkeys_protect_kernel_pgtables(void);
 
+bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc);
+bool kpkeys_pgtable_owns_range(const void *addr, unsigned int nr);
+bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr);
+bool kpkeys_stopped_write(unsigned long addr, unsigned long pc);
+void kpkeys_panic_on_stopped_write(unsigned long addr);
+
 #else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
 
 static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
@@ -43,6 +50,30 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 }
 
 static inline void kpkeys_pgtable_free(struct page *page, unsigned int order)
+{
+}
+
+static inline bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc)
+{
+	return true;
+}
+
+static inline bool kpkeys_pgtable_owns_range(const void *addr, unsigned int nr)
+{
+	return false;
+}
+
+static inline bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr)
+{
+	return true;
+}
+
+static inline bool kpkeys_stopped_write(unsigned long addr, unsigned long pc)
+{
+	return false;
+}
+
+static inline void kpkeys_panic_on_stopped_write(unsigned long addr)
 {
 }
 
@@ -83,10 +114,24 @@ static __always_inline bool kpkeys_check_free_pages(struct page *page,
 }
 
 /**
+ * kpkeys_may_map_pages() - is none of these pages a page table?
+ * @pages: what somebody wants to map once more.
+ * @nr:    how many.
+ *
+ * A mapping without the pkey would be a way to write the table.
+ *
+ * Context: Any.
+ * Return: true if they may be mapped; false if one must not, which has been reported.
+ */
+static __always_inline bool kpkeys_may_map_pages(struct page **pages, unsigned int nr)
+{
+	return !kpkeys_hardened_pgtables_enabled() || __kpkeys_may_map_pages(pages, nr);
+}
+
+/**
  * kpkeys_enter_pgtable_write() - open the window in which tables are written
  *
- * For guard(kpkeys_hardened_pgtables)() and for the lazy MMU mode of an
- * architecture, which both keep the state until they leave by
+ * For guard(kpkeys_hardened_pgtables)(), which keeps the state until it leaves by
  * kpkeys_leave_context().
  *
  * Context: Any.
@@ -119,7 +164,7 @@ static __always_inline void kpkeys_assert_pgtable_write(void)
 /* guard(kpkeys_hardened_pgtables)(): tables may be written up to the end of the scope. */
 DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables,
 		    _T->state = kpkeys_enter_pgtable_write(),
-		    kpkeys_leave_context(&_T->state),
+		    kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &_T->state),
 		    struct kpkeys_state state)
 
 #endif /* _LINUX_KPKEYS_HARDENED_PGTABLES_H */

@@ -6,19 +6,17 @@
 
 /**
  * struct kpkeys_state - what kpkeys_leave_context() has to undo
- * @restore: the register as it was before, or 0 if it was not written. It is
- *           never 0: memory without a pkey of its own could not be read.
+ * @changed: enter has written the register.
  *
- * Lives on the stack of the section that it belongs to, or in the task if that
- * is where the section is remembered.
+ * Lives on the stack of the section that it belongs to.
  *
- * Invariant: @restore alone decides whether leave writes. Whether the machine
+ * Invariant: @changed alone decides whether leave writes. Whether the machine
  * has kpkeys, or the feature that opened the window is on, must not be looked
  * at again: the answer may have changed inside the section, and the window
  * would then stay open for good, or open where it never was.
  */
 struct kpkeys_state {
-	u64 restore;
+	bool changed;
 };
 
 #endif /* _LINUX_KPKEYS_TYPES_H */
