@@ -85,6 +85,19 @@ int kpkeys_protect_pgtable(void *table, unsigned int order)
 	return ret;
 }
 
+/* The order of a page can be forged. The pkey of a page of the cache is the cache's affair. */
+static bool owns_one_of(void *table, unsigned int order)
+{
+	unsigned int i;
+
+	for (i = 0; i < 1U << order; i++) {
+		if (kpkeys_pgtable_cache_owns(virt_to_page(table + i * PAGE_SIZE)))
+			return true;
+	}
+
+	return false;
+}
+
 /**
  * kpkeys_unprotect_pgtable() - make the memory of a former table ordinary again
  * @table: direct map address; no table entry and no TLB leads to it any more.
@@ -103,8 +116,8 @@ int kpkeys_unprotect_pgtable(void *table, unsigned int order)
 	if (!kpkeys_hardened_pgtables_enabled())
 		return 0;
 
-	ret = set_memory_pkey((unsigned long)table, 1 << order,
-			      KPKEYS_PKEY_DEFAULT);
+	ret = owns_one_of(table, order) ? -EPERM :
+	      set_memory_pkey((unsigned long)table, 1 << order, KPKEYS_PKEY_DEFAULT);
 	if (ret) {
 		atomic_long_add(1 << order, &nr_leaked);
 		pr_warn_once("cannot make the memory of a page table writable again: %d; it is not used any more\n",
@@ -206,27 +219,6 @@ bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc)
 
 	pr_err_ratelimited("pfn %#lx was not set aside for page tables, and does not become one\n",
 			   page_to_pfn(ptdesc_page(ptdesc)));
-
-	return false;
-}
-
-/**
- * kpkeys_pgtable_owns_range() - is a page of the cache in this range?
- * @addr: direct map address.
- * @nr:   number of pages.
- *
- * Context: Any.
- * Return: true if there is one: the pkey of the range is the cache's to change.
- */
-bool kpkeys_pgtable_owns_range(const void *addr, unsigned int nr)
-{
-	for (; nr; nr--, addr += PAGE_SIZE) {
-		if (!kpkeys_pgtable_cache_owns(virt_to_page(addr)))
-			continue;
-		pr_err_ratelimited("pfn %#lx is one of page tables, and keeps its pkey\n",
-				   page_to_pfn(virt_to_page(addr)));
-		return true;
-	}
 
 	return false;
 }

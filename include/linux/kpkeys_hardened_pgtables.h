@@ -31,7 +31,6 @@ void kpkeys_hardened_pgtables_init(void);
 long __must_check kpkeys_protect_kernel_pgtables(void);
 
 bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc);
-bool kpkeys_pgtable_owns_range(const void *addr, unsigned int nr);
 bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr);
 bool kpkeys_stopped_write(unsigned long addr, unsigned long pc);
 void kpkeys_panic_on_stopped_write(unsigned long addr);
@@ -56,11 +55,6 @@ static inline void kpkeys_pgtable_free(struct page *page, unsigned int order)
 static inline bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc)
 {
 	return true;
-}
-
-static inline bool kpkeys_pgtable_owns_range(const void *addr, unsigned int nr)
-{
-	return false;
 }
 
 static inline bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr)

