@@ -77,6 +77,13 @@ def functions(obj):
                                   text=True).stdout
                    for opts in (["-d"], ["-D", "-j", ".idmap.text"]))
     funcs, cur = {}, None
+    # Local functions of another section are called by their offset.
+    at, section = {}, ""
+    for line in text.splitlines():
+        section = (re.match(r"Disassembly of section (\S+):", line) or [0, section])[1]
+        m = re.match(r"([0-9a-f]+) <(.+)>:$", line)
+        if m:
+            at[f"{section}+{int(m[1], 16):#x}"] = m[2]
     for line in text.splitlines():
         m = re.match(r"[0-9a-f]+ <(.+)>:$", line)
         if m:
@@ -88,9 +95,11 @@ def functions(obj):
             sym = re.search(r"R_AARCH64_\w+\s+(\S+)", line)
             if sym:                     # relocation of the insn before it
                 if cur:
-                    cur[-1] += " <" + sym[1] + ">"
+                    cur[-1] += " <" + at.get(sym[1], sym[1]) + ">"
                 continue
-            cur.append(insn.strip())
+            # A call within a section has no relocation.
+            sym = re.search(r"\sbl\s+[0-9a-f]+ <([^+>]+)>", line)
+            cur.append(insn.strip() + (f" <{sym[1]}>" if sym else ""))
     return {k: "\n".join(v) + "\n" for k, v in funcs.items()}
 
 
@@ -178,8 +187,11 @@ order("sdei", fn["__sdei_asm_handler"], READ, r"bl .*kpkeys_note_interrupted", W
       r"bl .*__sdei_handler", r"bl .*kpkeys_find_interrupted", rf"mov {REG}, #{OPEN:#x}",
       WRITE + r"\nisb", r"ldr x27, ")
 # Nothing is open in user space, or on the next entry from there.
-for name in ("asm_exit_to_user_mode", "el0t_64_sync_handler", "el0t_64_irq_handler"):
-    order(f"exit-el0-{name}", fn[name], READ, rf"cmp {REG}, #{INIT:#x}", closed)
+leaving = {n: t for n, t in functions("arch/arm64/kernel/entry-common.o").items()
+           if "<exit_to_user_mode_loop>" in t}
+check("exit-el0", len(leaving) > 5, f"found only {' '.join(leaving)}")
+for name, text in leaving.items():
+    order(f"exit-el0-{name}", text, READ, rf"cmp {REG}, #{INIT:#x}", closed)
 
 # Reset and resume: POR_EL1 is valid before TCR2_EL1.POE makes it matter.
 text = fn["__cpu_setup"]
@@ -215,7 +227,7 @@ for top in WRITERS:
                 continue
             opening += 1
             if re.search(rf"orr {REG}, {REG}, #{W_PKEY1:#x}", text) and \
-               not re.search(rf"mov {REG}, #{INIT:#x}", text):
+               not re.search(rf"mov {REG}, #{INIT:#x}|bl .*<lazy_mmu_mode_(disable|pause)>", text):
                 bad.append(name)
 check("inlined", not standing, f"functions of their own: {' '.join(standing)}")
 check("found-those-that-open", opening > 50, f"only {opening}")
