@@ -15,8 +15,11 @@
 #include <linux/page_owner.h>
 #include <linux/pagewalk.h>
 #include <linux/set_memory.h>
+#include <linux/vmstat.h>
 
 #include <asm/kpkeys_hardened_pgtables.h>
+
+#include <trace/events/kpkeys.h>
 
 DEFINE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
 EXPORT_SYMBOL_GPL(kpkeys_hardened_pgtables_key);
@@ -29,8 +32,15 @@ static bool requested __ro_after_init = true;
 /* Single pages come from the cache. */
 static bool use_cache __ro_after_init;
 
+/* Panic if a write to a page table was stopped. */
+static bool panic_on_write __ro_after_init;
+
 static int __init parse_hardened_pgtables(char *arg)
 {
+	panic_on_write = arg && !strcmp(arg, "panic");
+	if (panic_on_write)
+		return 0;
+
 	return kstrtobool(arg, &requested);
 }
 early_param("kpkeys_hardened_pgtables", parse_hardened_pgtables);
@@ -75,6 +85,19 @@ int kpkeys_protect_pgtable(void *table, unsigned int order)
 	return ret;
 }
 
+/* The order of a page can be forged. Only the cache changes the pkey of its pages. */
+static bool owns_one_of(void *table, unsigned int order)
+{
+	unsigned int i;
+
+	for (i = 0; i < 1U << order; i++) {
+		if (kpkeys_pgtable_cache_owns(virt_to_page(table + i * PAGE_SIZE)))
+			return true;
+	}
+
+	return false;
+}
+
 /**
  * kpkeys_unprotect_pgtable() - make the memory of a former page table writable
  * @table: direct map address. No entry and no TLB refers to the table any more.
@@ -93,8 +116,8 @@ int kpkeys_unprotect_pgtable(void *table, unsigned int order)
 	if (!kpkeys_hardened_pgtables_enabled())
 		return 0;
 
-	ret = set_memory_pkey((unsigned long)table, 1 << order,
-			      KPKEYS_PKEY_DEFAULT);
+	ret = owns_one_of(table, order) ? -EPERM :
+	      set_memory_pkey((unsigned long)table, 1 << order, KPKEYS_PKEY_DEFAULT);
 	if (ret) {
 		atomic_long_add(1 << order, &nr_leaked);
 		pr_warn_once("Failed to make a former page table writable: %d, leaking it\n",
@@ -179,6 +202,74 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order)
 		__free_pages(page, order);
 }
 EXPORT_SYMBOL_GPL(kpkeys_pgtable_free);
+
+/**
+ * kpkeys_may_become_pgtable() - was this page set aside for a page table?
+ * @ptdesc: the page, from a split reserve.
+ *
+ * Context: Any.
+ * Return: true if it was; otherwise false, and this has been reported.
+ */
+bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc)
+{
+	if (!use_cache || kpkeys_pgtable_cache_in_use(ptdesc_page(ptdesc)))
+		return true;
+
+	pr_err_ratelimited("Refused pfn %#lx for a split, it was not set aside for page tables\n",
+			   page_to_pfn(ptdesc_page(ptdesc)));
+
+	return false;
+}
+
+bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		if (!arch_kpkeys_is_protected(page_address(pages[i])))
+			continue;
+		pr_err_ratelimited("Refused to map pfn %#lx once more, it is a page table\n",
+				   page_to_pfn(pages[i]));
+		return false;
+	}
+
+	return true;
+}
+
+/**
+ * kpkeys_stopped_write() - did a write to a page table fault?
+ * @addr: the address of a write that faulted.
+ * @pc:   the instruction.
+ *
+ * For the fault handler of the architecture. Counts and traces such a write, whether
+ * or not the fault is handled later.
+ *
+ * Context: Any.
+ * Return: true if @addr is in a page table.
+ */
+bool kpkeys_stopped_write(unsigned long addr, unsigned long pc)
+{
+	if (!kpkeys_hardened_pgtables_enabled() ||
+	    !arch_kpkeys_is_protected((void *)addr))
+		return false;
+
+	count_vm_event(KPKEYS_WRITE_STOPPED);
+	trace_kpkeys_write_stopped(addr, pc);
+
+	return true;
+}
+
+/**
+ * kpkeys_panic_on_stopped_write() - panic, if the command line asks for it
+ * @addr: the address of a write that was stopped and has no fixup.
+ *
+ * Context: Any.
+ */
+void kpkeys_panic_on_stopped_write(unsigned long addr)
+{
+	if (panic_on_write)
+		panic("kpkeys: write to a page table outside of a context, at %#lx\n", addr);
+}
 
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
 /**
@@ -292,6 +383,26 @@ long __init kpkeys_protect_kernel_pgtables(void)
 	return ret ?: nr;
 }
 
+/*
+ * The table of interrupted sections has a word for each thread, up to the default
+ * maximum: see set_max_threads().
+ */
+static int __init init_interrupted_table(void)
+{
+	unsigned long nr = PFN_PHYS(totalram_pages()) / (THREAD_SIZE * 8);
+	unsigned int order = min(get_order(nr * sizeof(long)), MAX_PAGE_ORDER);
+	struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_SKIP_KASAN, order);
+	int ret;
+
+	if (!page)
+		return -ENOMEM;
+	ret = kpkeys_protect_pgtable(page_address(page), order);
+	if (!ret)
+		kpkeys_table_init(page_address(page), PAGE_SIZE << order);
+
+	return ret;
+}
+
 /**
  * kpkeys_hardened_pgtables_init() - make page tables read-only
  *
@@ -325,6 +436,10 @@ void __init kpkeys_hardened_pgtables_init(void)
 	if (ret)
 		panic("kpkeys: Failed to stock the cache of page-table pages: %d\n", ret);
 	use_cache = true;
+
+	ret = init_interrupted_table();
+	if (ret)
+		panic("kpkeys: Failed to set up the table of interrupted sections: %d\n", ret);
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();

@@ -1046,6 +1046,21 @@ bool kpkeys_pgtable_cache_owns(struct page *page)
 	return frame && frame_has(frame->ours, frame_bit(pfn));
 }
 
+/**
+ * kpkeys_pgtable_cache_in_use() - was this page handed out?
+ * @page: any page.
+ *
+ * Context: Any.
+ * Return: true if it is a page of the cache that is, or will be, a page table.
+ */
+bool kpkeys_pgtable_cache_in_use(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct frame *frame = cache ? frame_of(pfn) : NULL;
+
+	return frame && frame_has(frame->used, frame_bit(pfn));
+}
+
 /* Put pages of a magazine back to their node. */
 static void magazine_put(struct magazine *mag, unsigned int nr)
 {

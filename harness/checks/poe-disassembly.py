@@ -29,14 +29,24 @@ CONFIG_ARM64_POE=y
 CONFIG_ARM_SDE_INTERFACE=y
 CONFIG_RUNTIME_TESTING_MENU=y
 CONFIG_KPKEYS_KUNIT_TEST=y
+CONFIG_KPKEYS_HARDENED_PGTABLES=y
+CONFIG_TRANSPARENT_HUGEPAGE=y
+CONFIG_HUGETLBFS=y
 # CONFIG_ARM64_KPKEYS_PIE_EMULATION is not set
 """
 OBJECTS = ["arch/arm64/kernel/process.o", "arch/arm64/kernel/entry.o",
            "arch/arm64/kernel/hyp-stub.o", "arch/arm64/kernel/head.o",
-           "arch/arm64/mm/proc.o", "lib/tests/kpkeys_kunit.o"]
+           "arch/arm64/mm/proc.o", "arch/arm64/kernel/entry-common.o",
+           "kernel/sched/core.o", "kernel/softirq.o", "lib/tests/kpkeys_kunit.o"]
+# Who writes page tables. No function of these leaves a window open for its caller.
+WRITERS = ["arch/arm64/mm/", "kernel/sched/core.o", "kernel/softirq.o", "mm/"]
+# What opens a window, and is part of the function that closes it.
+INLINED = re.compile(r"(kpkeys_enter|arch_enter_lazy|lazy_mmu_mode_(enable|resume)|arch_kpkeys_write|"
+                     r"__task_lazy_mmu_mode_resume|class_kpkeys_\w+_(con|de)structor)")
 
 INIT = 0x17             # pkey 0: RWX, pkey 1: R
 W_PKEY1 = 0x40          # W for pkey 1
+OPEN = INIT | W_PKEY1
 POE, PIE = 1 << 3, 1 << 1       # in TCR2_EL1
 NPOR_EL1 = 1 << 60      # in HFGRTR_EL2
 PIR_OVERLAID = {0x8: 0x3, 0xa: 0x7, 0xc: 0x1, 0xe: 0x5}
@@ -67,6 +77,13 @@ def functions(obj):
                                   text=True).stdout
                    for opts in (["-d"], ["-D", "-j", ".idmap.text"]))
     funcs, cur = {}, None
+    # Local functions of another section are called by their offset.
+    at, section = {}, ""
+    for line in text.splitlines():
+        section = (re.match(r"Disassembly of section (\S+):", line) or [0, section])[1]
+        m = re.match(r"([0-9a-f]+) <(.+)>:$", line)
+        if m:
+            at[f"{section}+{int(m[1], 16):#x}"] = m[2]
     for line in text.splitlines():
         m = re.match(r"[0-9a-f]+ <(.+)>:$", line)
         if m:
@@ -78,9 +95,11 @@ def functions(obj):
             sym = re.search(r"R_AARCH64_\w+\s+(\S+)", line)
             if sym:                     # relocation of the insn before it
                 if cur:
-                    cur[-1] += " <" + sym[1] + ">"
+                    cur[-1] += " <" + at.get(sym[1], sym[1]) + ">"
                 continue
-            cur.append(insn.strip())
+            # A call within a section has no relocation.
+            sym = re.search(r"\sbl\s+[0-9a-f]+ <([^+>]+)>", line)
+            cur.append(insn.strip() + (f" <{sym[1]}>" if sym else ""))
     return {k: "\n".join(v) + "\n" for k, v in funcs.items()}
 
 
@@ -141,26 +160,38 @@ text = fn["kpkeys_test_open_inside"]
 enter = (rf"mrs x(\d+), por_el1\ntbnz w\1, #{W_PKEY1.bit_length() - 1}, .*\n"
          rf"orr (x\d+), x\1, #{W_PKEY1:#x}\nmsr por_el1, \2\nisb")
 order("enter", text, enter)
-order("leave", text, enter, rf"cbz {REG}, ", WRITE + r"\nisb")
+closed = rf"mov {REG}, #{INIT:#x}(?:\n.*)?\n" + WRITE + r"\nisb"
+order("leave", text, enter, closed)
 check("isb-after-each-write", len(re.findall(WRITE, text)) ==
       len(re.findall(WRITE + r"\nisb", text)), "a write of POR_EL1 without ISB")
 
-# The context switch: synchronised, and the last thing before the stacks change.
-order("context-switch", fn["__switch_to"], READ, r"str ", r"cmp ", WRITE + r"\nisb",
-      r"bl .*cpu_switch_to")
-order("new-thread", fn["copy_thread"], rf"mov {REG}, #{INIT:#x}", r"str ")
+# The scheduler runs in the default context, so that there is nothing to switch.
+order("scheduler", fn["__schedule"], READ, rf"cmp {REG}, #{INIT:#x}", r"bl .*kpkeys_note_interrupted",
+      WRITE + r"\nisb", r"bl .*__switch_to")
+order("sleep", fn["schedule"], READ, rf"cmp {REG}, #{INIT:#x}", r"bl .*__schedule")
+for name in ("__switch_to", "copy_thread"):
+    check(f"not-in-{name}", "por_el1" not in fn[name], "POR_EL1 is accessed")
 
 # Exceptions from EL1: closed before any C code, opened again just before ERET.
 for vec in ("irq", "sync", "fiq", "error"):
     order(f"entry-el1-{vec}", fn[f"el1h_64_{vec}"], READ,
-          rf"cmp {REG}, #{INIT:#x}", r"b\.eq", rf"mov {REG}, #{INIT:#x}",
-          WRITE + r"\nisb", r"str {}, \[sp".format(REG),
+          rf"sub x0, x0, #{INIT:#x}", r"cbz x0", r"bl .*kpkeys_note_interrupted",
+          rf"mov {REG}, #{INIT:#x}", WRITE + r"\nisb", r"str {}, \[sp".format(REG),
           rf"bl .*el1h_64_{vec}_handler")
     check(f"entry-el0-{vec}", "por_el1" not in fn[f"el0t_64_{vec}"],
           "POR_EL1 is accessed on an exception from EL0")
-order("exit-el1", fn["ret_to_kernel"], rf"cmp {REG}, #{INIT:#x}", r"b\.eq", WRITE, r"eret")
-order("sdei", fn["__sdei_asm_handler"], r"mrs x27, por_el1", WRITE + r"\nisb",
-      r"bl .*__sdei_handler", r"msr por_el1, x27", r"ldr x27, ")
+# No value comes from memory, and none is written before the table was asked.
+order("exit-el1", fn["ret_to_kernel"], r"cbz x0", r"mov x0, sp", r"bl .*kpkeys_find_interrupted",
+      r"cbz x0", rf"mov {REG}, #{OPEN:#x}", WRITE + r"\nisb", r"str xzr, \[x0\]", r"eret")
+order("sdei", fn["__sdei_asm_handler"], READ, r"bl .*kpkeys_note_interrupted", WRITE + r"\nisb",
+      r"bl .*__sdei_handler", r"bl .*kpkeys_find_interrupted", rf"mov {REG}, #{OPEN:#x}",
+      WRITE + r"\nisb", r"ldr x27, ")
+# Nothing is open in user space, or on the next entry from there.
+leaving = {n: t for n, t in functions("arch/arm64/kernel/entry-common.o").items()
+           if "<exit_to_user_mode_loop>" in t}
+check("exit-el0", len(leaving) > 5, f"found only {' '.join(leaving)}")
+for name, text in leaving.items():
+    order(f"exit-el0-{name}", text, READ, rf"cmp {REG}, #{INIT:#x}", closed)
 
 # Reset and resume: POR_EL1 is valid before TCR2_EL1.POE makes it matter.
 text = fn["__cpu_setup"]
@@ -179,5 +210,27 @@ for want, what in ((PIR_OVERLAID, "kernel"), (PIR_PLAIN, "user")):
     bad = {f"{i:x}": f"{pir >> 4 * i & 15:x}" for i, v in want.items()
            if pir >> 4 * i & 15 != v}
     check(f"pie-{what}-entries", not bad, f"PIR_EL1 is {pir:#x}, wrong: {bad}")
+
+# Who opens a window closes it.
+make(*WRITERS)
+opening, bad, standing = 0, [], []
+for top in WRITERS:
+    top = os.path.join(OUT, top)
+    paths = [top] if top.endswith(".o") else \
+        [os.path.join(d, n) for d, _, names in os.walk(top) for n in names
+         if n.endswith(".o") and not n.startswith((".", "built-in"))]
+    for path in paths:
+        for name, text in functions(os.path.relpath(path, OUT)).items():
+            if INLINED.match(name):
+                standing.append(name)
+            if not re.search(WRITE, text):
+                continue
+            opening += 1
+            if re.search(rf"orr {REG}, {REG}, #{W_PKEY1:#x}", text) and \
+               not re.search(rf"mov {REG}, #{INIT:#x}|bl .*<lazy_mmu_mode_(disable|pause)>", text):
+                bad.append(name)
+check("inlined", not standing, f"functions of their own: {' '.join(standing)}")
+check("found-those-that-open", opening > 50, f"only {opening}")
+check("open-and-close", not bad, f"return with an open window: {' '.join(bad)}")
 
 sys.exit(failed)

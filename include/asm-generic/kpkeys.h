@@ -42,6 +42,11 @@ static __always_inline u64 arch_kpkeys_context(u64 reg, enum kpkeys_ctx ctx)
 	return reg;
 }
 
+static __always_inline u64 arch_kpkeys_init(void)
+{
+	return 0;
+}
+
 #endif /* !CONFIG_KPKEYS */
 #endif /* !__ASSEMBLER__ */
 

@@ -38,12 +38,18 @@ enum kpkeys_ctx {
  * that writes memory with a privileged pkey opens a window: it enters the
  * context for that memory, writes, and leaves.
  *
- * The register belongs to the thread, and is switched with it. A thread may
- * sleep, be preempted or migrate inside a window, and no other thread runs with
- * this window open. Exceptions and softirqs that arrive in a window run in
- * %KPKEYS_CTX_DEFAULT. The window is restored when the interrupted code
- * continues. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its parent was
- * doing.
+ * A window belongs to the section that opened it. Code that interrupts the section
+ * runs in %KPKEYS_CTX_DEFAULT: exceptions, softirqs, the scheduler, other threads,
+ * and probes of trace events. The window is restored when the section continues,
+ * on whichever CPU. A thread that sleeps loses its window, and no window survives a
+ * return to user space. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its
+ * parent was doing.
+ *
+ * Only the register says that a window is open. The place where a section is
+ * interrupted is noted in a table that can be written in a window only. A window is
+ * opened again only if this table says so. Leaving a section that has opened a
+ * window closes it, and loads no previous value. So state in ordinary memory, on a
+ * stack or in a task, can keep a window closed, but cannot open one.
  *
  * Sections nest, in any order of contexts, as long as each leave gets the state
  * of its own enter. If the context is already in force, neither enter nor leave
@@ -61,8 +67,27 @@ enum kpkeys_ctx {
  *   before the write are checked with the old value, and accesses after it with
  *   the new one.
  * - arch_kpkeys_context(): the value of the register after entering @ctx with
- *   the value @reg. It is never 0.
+ *   the value @reg.
+ * - arch_kpkeys_init(): the value of the register in %KPKEYS_CTX_DEFAULT.
  */
+
+#ifdef CONFIG_KPKEYS
+void kpkeys_note_interrupted(unsigned long where);
+unsigned long *kpkeys_find_interrupted(unsigned long where);
+void kpkeys_table_init(void *mem, size_t size);
+#else
+static inline void kpkeys_note_interrupted(unsigned long where)
+{
+}
+
+static inline unsigned long *kpkeys_find_interrupted(unsigned long where)
+{
+	return NULL;
+}
+#endif
+
+/* Identifies an interrupted section: the address of a frame, not its content. */
+#define kpkeys_here()	((unsigned long)__builtin_frame_address(0))
 
 /* kpkeys_enter_context() for callers that have checked arch_supports_kpkeys(). */
 static __always_inline __must_check
@@ -81,8 +106,11 @@ struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
 		 * branch, where nested sections would pay for it.
 		 */
 		OPTIMIZER_HIDE_VAR(reg);
+		/* While the window is open: writing the table needs it. */
+		if (ctx == KPKEYS_CTX_DEFAULT)
+			kpkeys_note_interrupted(kpkeys_here());
 		arch_kpkeys_write(arch_kpkeys_context(reg, ctx));
-		state.restore = reg;
+		state.changed = true;
 	}
 
 	return state;
@@ -92,7 +120,8 @@ struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
  * kpkeys_enter_context() - enter a kpkeys context
  * @ctx: the context, a compile-time constant.
  *
- * Context: Any. The section may sleep.
+ * Context: Any. Only a section in %KPKEYS_CTX_DEFAULT may sleep. In any other, the
+ *          window is closed when the thread wakes up.
  * Return: the state to pass to kpkeys_leave_context(), owned by the caller.
  */
 static __always_inline __must_check
@@ -106,16 +135,60 @@ struct kpkeys_state kpkeys_enter_context(enum kpkeys_ctx ctx)
 
 /**
  * kpkeys_leave_context() - undo kpkeys_enter_context()
+ * @ctx:   the context that was entered, a compile-time constant.
  * @state: what the matching kpkeys_enter_context() returned.
  *
- * Context: Any. Must be called by the thread that entered, in the reverse order
+ * Context: Any. Must be called by the function that entered, in the reverse order
  *          of entering.
  */
 static __always_inline
-void kpkeys_leave_context(const struct kpkeys_state *state)
+void kpkeys_leave_context(enum kpkeys_ctx ctx, const struct kpkeys_state *state)
 {
-	if (state->restore)
-		arch_kpkeys_write(state->restore);
+	unsigned long *slot;
+
+	if (!state->changed)
+		return;
+
+	/*
+	 * Only one context grants anything. If entering it has changed the
+	 * register, the previous context was the default one.
+	 */
+	if (ctx != KPKEYS_CTX_DEFAULT) {
+		arch_kpkeys_write(arch_kpkeys_init());
+		return;
+	}
+
+	slot = kpkeys_find_interrupted(kpkeys_here());
+	if (slot) {
+		arch_kpkeys_write(arch_kpkeys_context(arch_kpkeys_read(),
+						      KPKEYS_CTX_PGTABLES));
+		WRITE_ONCE(*slot, 0);
+	}
+}
+
+/**
+ * kpkeys_drop_context() - close the window, if one is open
+ *
+ * For a thread that sleeps or returns to user space. A section that is left later
+ * has nothing to close.
+ *
+ * Context: Any.
+ * Return: true if a window was open.
+ */
+static __always_inline bool kpkeys_drop_context(void)
+{
+	u64 reg;
+
+	if (!arch_supports_kpkeys())
+		return false;
+
+	reg = arch_kpkeys_read();
+	if (likely(arch_kpkeys_context(reg, KPKEYS_CTX_DEFAULT) == reg))
+		return false;
+
+	arch_kpkeys_write(arch_kpkeys_init());
+
+	return true;
 }
 
 /**
@@ -157,7 +230,7 @@ static __always_inline void kpkeys_assert_context(enum kpkeys_ctx ctx)
 #define DEFINE_KPKEYS_GUARD(name, ctx)					\
 	DEFINE_LOCK_GUARD_0(name,					\
 			    _T->state = kpkeys_enter_context(ctx),	\
-			    kpkeys_leave_context(&_T->state),		\
+			    kpkeys_leave_context(ctx, &_T->state),	\
 			    struct kpkeys_state state)
 
 DEFINE_KPKEYS_GUARD(kpkeys_default, KPKEYS_CTX_DEFAULT)

@@ -6,6 +6,7 @@
 #include <linux/kpkeys.h>
 
 struct page;
+struct ptdesc;
 
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
 
@@ -29,6 +30,11 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order);
 void kpkeys_hardened_pgtables_init(void);
 long __must_check kpkeys_protect_kernel_pgtables(void);
 
+bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc);
+bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr);
+bool kpkeys_stopped_write(unsigned long addr, unsigned long pc);
+void kpkeys_panic_on_stopped_write(unsigned long addr);
+
 #else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
 
 static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
@@ -43,6 +49,25 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 }
 
 static inline void kpkeys_pgtable_free(struct page *page, unsigned int order)
+{
+}
+
+static inline bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc)
+{
+	return true;
+}
+
+static inline bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr)
+{
+	return true;
+}
+
+static inline bool kpkeys_stopped_write(unsigned long addr, unsigned long pc)
+{
+	return false;
+}
+
+static inline void kpkeys_panic_on_stopped_write(unsigned long addr)
 {
 }
 
@@ -83,10 +108,26 @@ static __always_inline bool kpkeys_check_free_pages(struct page *page,
 }
 
 /**
+ * kpkeys_may_map_pages() - may these pages be mapped once more?
+ * @pages: the pages.
+ * @nr:    the number of pages.
+ *
+ * A mapping without the pkey would allow to write a page table.
+ *
+ * Context: Any.
+ * Return: true if none of them is a page table; otherwise false, and this has been
+ *         reported.
+ */
+static __always_inline bool kpkeys_may_map_pages(struct page **pages, unsigned int nr)
+{
+	return !kpkeys_hardened_pgtables_enabled() || __kpkeys_may_map_pages(pages, nr);
+}
+
+/**
  * kpkeys_enter_pgtable_write() - open the window for writing page tables
  *
- * For guard(kpkeys_hardened_pgtables)() and for the lazy MMU mode of an
- * architecture. Both keep the state, and close the window with
+ * For guard(kpkeys_hardened_pgtables)(), which keeps the state, and closes the
+ * window with
  * kpkeys_leave_context().
  *
  * Context: Any.
@@ -119,7 +160,7 @@ static __always_inline void kpkeys_assert_pgtable_write(void)
 /* guard(kpkeys_hardened_pgtables)(): page tables may be written up to the end of the scope. */
 DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables,
 		    _T->state = kpkeys_enter_pgtable_write(),
-		    kpkeys_leave_context(&_T->state),
+		    kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &_T->state),
 		    struct kpkeys_state state)
 
 #endif /* _LINUX_KPKEYS_HARDENED_PGTABLES_H */

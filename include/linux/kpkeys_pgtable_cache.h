@@ -50,6 +50,7 @@ struct kpkeys_pgtable_cache_stats {
 int kpkeys_pgtable_cache_init(void);
 struct page *kpkeys_pgtable_cache_alloc(gfp_t gfp);
 bool kpkeys_pgtable_cache_owns(struct page *page);
+bool kpkeys_pgtable_cache_in_use(struct page *page);
 bool kpkeys_pgtable_cache_free(struct page *page);
 unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages);
 void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats);

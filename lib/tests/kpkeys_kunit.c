@@ -89,9 +89,9 @@ static int remote_thread(void *data)
 	return 0;
 }
 
-/* Run r->fn in a new thread. remote_wait() must follow. */
-static void remote_start(struct kunit *test, struct remote *r, int cpu,
-			 int (*fn)(struct remote *r), bool fifo)
+/* Create a thread for r->fn. It must be woken up once. */
+static void remote_create(struct kunit *test, struct remote *r, int cpu,
+			  int (*fn)(struct remote *r), bool fifo)
 {
 	r->test = test;
 	r->fn = fn;
@@ -102,6 +102,13 @@ static void remote_start(struct kunit *test, struct remote *r, int cpu,
 	kthread_bind(r->task, cpu);
 	if (fifo)
 		sched_set_fifo(r->task);
+}
+
+/* Run r->fn in a new thread. remote_wait() must follow. */
+static void remote_start(struct kunit *test, struct remote *r, int cpu,
+			 int (*fn)(struct remote *r))
+{
+	remote_create(test, r, cpu, fn, false);
 	wake_up_process(r->task);
 }
 
@@ -127,7 +134,7 @@ static int run_on(struct kunit *test, int cpu, int (*fn)(struct remote *r))
 {
 	struct remote r = {};
 
-	remote_start(test, &r, cpu, fn, false);
+	remote_start(test, &r, cpu, fn);
 	return remote_wait(&r);
 }
 
@@ -173,7 +180,7 @@ static void kpkeys_test_open_inside(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, probe_write(kt->page, 0x5678), 0);
 	KUNIT_EXPECT_TRUE(test, kpkeys_in_context(KPKEYS_CTX_PGTABLES));
 	KUNIT_EXPECT_FALSE(test, kpkeys_in_context(KPKEYS_CTX_DEFAULT));
-	kpkeys_leave_context(&state);
+	kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &state);
 
 	EXPECT_CLOSED(test);
 	KUNIT_EXPECT_EQ(test, READ_ONCE(*kt->page), 0x5678);
@@ -188,7 +195,7 @@ static void kpkeys_test_nesting(struct kunit *test)
 	{
 		inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
 		EXPECT_OPEN(test);
-		kpkeys_leave_context(&inner);
+		kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &inner);
 		EXPECT_OPEN(test);
 
 		closed = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
@@ -196,13 +203,13 @@ static void kpkeys_test_nesting(struct kunit *test)
 		{
 			inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
 			EXPECT_OPEN(test);
-			kpkeys_leave_context(&inner);
+			kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &inner);
 		}
 		EXPECT_CLOSED(test);
-		kpkeys_leave_context(&closed);
+		kpkeys_leave_context(KPKEYS_CTX_DEFAULT, &closed);
 		EXPECT_OPEN(test);
 	}
-	kpkeys_leave_context(&outer);
+	kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &outer);
 	EXPECT_CLOSED(test);
 }
 
@@ -212,15 +219,15 @@ static void kpkeys_test_no_needless_write(struct kunit *test)
 	struct kpkeys_state outer, inner;
 
 	outer = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
-	KUNIT_EXPECT_EQ(test, outer.restore, 0);
-	kpkeys_leave_context(&outer);
+	KUNIT_EXPECT_FALSE(test, outer.changed);
+	kpkeys_leave_context(KPKEYS_CTX_DEFAULT, &outer);
 
 	outer = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
 	inner = kpkeys_enter_context(KPKEYS_CTX_PGTABLES);
-	KUNIT_EXPECT_NE(test, outer.restore, 0);
-	KUNIT_EXPECT_EQ(test, inner.restore, 0);
-	kpkeys_leave_context(&inner);
-	kpkeys_leave_context(&outer);
+	KUNIT_EXPECT_TRUE(test, outer.changed);
+	KUNIT_EXPECT_FALSE(test, inner.changed);
+	kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &inner);
+	kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &outer);
 }
 
 static void kpkeys_test_leave_restores_exactly(struct kunit *test)
@@ -306,7 +313,7 @@ static void kpkeys_test_cpus_independent(struct kunit *test)
 	int here, other;
 
 	pin(test, &here, &other);
-	remote_start(test, &r, other, remote_probe_while_open, false);
+	remote_start(test, &r, other, remote_probe_while_open);
 	seen = spin_until(READ_ONCE(r.ready));
 
 	scoped_guard(kpkeys_pgtables) {
@@ -321,21 +328,27 @@ static void kpkeys_test_cpus_independent(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, done);
 }
 
-/* The thread that runs while another one sleeps in a window has no window. */
+/* A thread that sleeps in a window loses it, and no other thread gets it. */
 static void kpkeys_test_sleep_in_context(struct kunit *test)
 {
 	struct remote r = {};
 	int here, ret;
 
 	pin(test, &here, NULL);
+	remote_create(test, &r, here, remote_probe, false);
 	scoped_guard(kpkeys_pgtables) {
 		EXPECT_OPEN(test);
-		remote_start(test, &r, here, remote_probe, false);
+		wake_up_process(r.task);
 		ret = remote_wait(&r);
-		EXPECT_OPEN(test);
+		/* The other thread may have been done before this one slept. */
+		schedule_timeout_uninterruptible(1);
+		EXPECT_CLOSED(test);
+		/* Not for good. */
+		scoped_guard(kpkeys_pgtables)
+			EXPECT_OPEN(test);
 	}
 	KUNIT_EXPECT_EQ(test, ret, -EFAULT);
-	EXPECT_CLOSED(test);
+	check_this_cpu(test);
 }
 
 static int remote_sleep_open(struct remote *r)
@@ -347,7 +360,7 @@ static int remote_sleep_open(struct remote *r)
 	WRITE_ONCE(r->ready, true);
 	while (!READ_ONCE(r->go))
 		schedule_timeout_uninterruptible(1);
-	return ret ?: probe(r->test);
+	return ret ? -EIO : probe(r->test);
 }
 
 /* And vice versa: it does not find the window of the sleeper open. */
@@ -357,14 +370,14 @@ static void kpkeys_test_wake_into_context(struct kunit *test)
 	int here;
 
 	pin(test, &here, NULL);
-	remote_start(test, &r, here, remote_sleep_open, false);
+	remote_start(test, &r, here, remote_sleep_open);
 	while (!READ_ONCE(r.ready)) {
 		EXPECT_CLOSED(test);
 		schedule_timeout_uninterruptible(1);
 	}
 	check_this_cpu(test);
 	WRITE_ONCE(r.go, true);
-	KUNIT_EXPECT_EQ(test, remote_wait(&r), 0);
+	KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
 	EXPECT_CLOSED(test);
 }
 
@@ -379,8 +392,9 @@ static void kpkeys_test_preempted_in_context(struct kunit *test)
 		kunit_skip(test, "needs CONFIG_PREEMPTION");
 
 	pin(test, &here, NULL);
+	remote_create(test, &r, here, remote_probe, true);
 	scoped_guard(kpkeys_pgtables) {
-		remote_start(test, &r, here, remote_probe, true);
+		wake_up_process(r.task);
 		done = spin_until(completion_done(&r.done));
 		EXPECT_OPEN(test);
 	}
@@ -389,27 +403,42 @@ static void kpkeys_test_preempted_in_context(struct kunit *test)
 	EXPECT_CLOSED(test);
 }
 
+static int remote_migrate_open(struct remote *r)
+{
+	int from = raw_smp_processor_id(), ret;
+	bool moved;
+
+	guard(kpkeys_pgtables)();
+	ret = probe(r->test);
+	WRITE_ONCE(r->ready, true);
+	moved = spin_until(raw_smp_processor_id() != from);
+	if (!ret)
+		ret = moved ? probe(r->test) : -ETIMEDOUT;
+	WRITE_ONCE(r->ready, false);
+	return spin_until(READ_ONCE(r->go)) ? ret : -ETIMEDOUT;
+}
+
+/* The window migrates with the thread. */
 static void kpkeys_test_migrate_in_context(struct kunit *test)
 {
-	struct remote r = {};
 	int here, other, round;
+
+	if (!IS_ENABLED(CONFIG_PREEMPTION))
+		kunit_skip(test, "needs CONFIG_PREEMPTION");
 
 	pin(test, &here, &other);
 	for (round = 0; round < 20; round++) {
-		scoped_guard(kpkeys_pgtables) {
-			EXPECT_OPEN(test);
-			KUNIT_ASSERT_EQ(test, 0,
-					set_cpus_allowed_ptr(current, cpumask_of(other)));
-			KUNIT_ASSERT_EQ(test, raw_smp_processor_id(), other);
-			EXPECT_OPEN(test);
+		struct remote r = {};
 
-			/* The window has migrated with the thread. */
-			remote_start(test, &r, here, remote_probe, false);
-			KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
-			EXPECT_OPEN(test);
-		}
+		remote_start(test, &r, other, remote_migrate_open);
+		KUNIT_EXPECT_TRUE(test, spin_until(READ_ONCE(r.ready)));
+		KUNIT_EXPECT_EQ(test, 0, set_cpus_allowed_ptr(r.task, cpumask_of(here)));
+		while (READ_ONCE(r.ready))
+			schedule_timeout_uninterruptible(1);
+		KUNIT_EXPECT_EQ(test, run_on(test, other, remote_probe), -EFAULT);
 		EXPECT_CLOSED(test);
-		swap(here, other);
+		WRITE_ONCE(r.go, true);
+		KUNIT_EXPECT_EQ(test, remote_wait(&r), 0);
 	}
 }
 
@@ -426,9 +455,8 @@ static void kpkeys_test_new_thread(struct kunit *test)
 	pid_t pid;
 
 	init_completion(&r.done);
-	scoped_guard(kpkeys_pgtables)
-		pid = kernel_thread(new_thread, &r, "kpkeys_kunit",
-				    CLONE_FS | CLONE_FILES | SIGCHLD);
+	pid = kernel_thread(new_thread, &r, "kpkeys_kunit",
+			    CLONE_FS | CLONE_FILES | SIGCHLD);
 	KUNIT_ASSERT_GT(test, pid, 0);
 	wait_for_completion(&r.done);
 	KUNIT_EXPECT_EQ(test, r.ret, -EFAULT);
@@ -464,7 +492,7 @@ static void kpkeys_test_pkey_change_seen_by_warm_tlb(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, 0,
 				set_memory_pkey((unsigned long)kt->page, 1,
 						KPKEYS_PKEY_DEFAULT));
-		remote_start(test, &r, other, remote_write_warm, false);
+		remote_start(test, &r, other, remote_write_warm);
 		spin_until(READ_ONCE(r.ready));
 		ret = set_memory_pkey((unsigned long)kt->page, 1,
 				      KPKEYS_PKEY_PGTABLES);
@@ -485,9 +513,7 @@ static void kpkeys_test_cpu_hotplug(struct kunit *test)
 	pin(test, &here, &other);
 	ret = remove_cpu(other);
 	KUNIT_ASSERT_EQ(test, ret, 0);
-	/* Inside a window as well: a new CPU must not inherit it. */
-	scoped_guard(kpkeys_pgtables)
-		ret = add_cpu(other);
+	ret = add_cpu(other);
 	KUNIT_ASSERT_EQ(test, ret, 0);
 	run_on(test, other, remote_check_cpu);
 	check_this_cpu(test);

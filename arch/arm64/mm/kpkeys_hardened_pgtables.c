@@ -37,32 +37,44 @@ bool arch_kpkeys_hardened_pgtables(void)
 }
 
 /**
- * arch_kpkeys_is_protected() - is this memory protected in the direct map?
- * @addr: direct map address.
+ * arch_kpkeys_is_protected() - is this memory protected as page tables are?
+ * @addr: any kernel address.
  *
  * Context: Any.
- * Return: true if the leaf that maps @addr has %KPKEYS_PKEY_PGTABLES.
+ * Return: true if a leaf maps @addr and has %KPKEYS_PKEY_PGTABLES.
  */
 bool arch_kpkeys_is_protected(const void *addr)
 {
 	unsigned long start = (unsigned long)addr;
+	pgd_t *pgdp = pgd_offset_k(start);
+	p4d_t *p4dp;
 	pud_t *pudp, pud;
 	pmd_t *pmdp, pmd;
 	pteval_t leaf;
 
-	/* No level above the PUD has leaves, and free memory is mapped. */
-	pudp = pud_offset(p4d_offset(pgd_offset_k(start), start), start);
+	/* No level above the PUD has leaves. */
+	if (pgd_none(pgdp_get(pgdp)))
+		return false;
+	p4dp = p4d_offset(pgdp, start);
+	if (p4d_none(p4dp_get(p4dp)))
+		return false;
+	pudp = pud_offset(p4dp, start);
 	pud = pudp_get(pudp);
+	if (pud_none(pud))
+		return false;
 	if (pud_leaf(pud)) {
 		leaf = pud_val(pud);
 	} else {
 		pmdp = pmd_offset(pudp, start);
 		pmd = pmdp_get(pmdp);
+		if (pmd_none(pmd))
+			return false;
 		leaf = pmd_leaf(pmd) ? pmd_val(pmd) :
 		       pte_val(__ptep_get(pte_offset_kernel(pmdp, start)));
 	}
 
-	return (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(KPKEYS_PKEY_PGTABLES);
+	return (leaf & PTE_VALID) &&
+	       (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(KPKEYS_PKEY_PGTABLES);
 }
 
 /**

@@ -55,6 +55,30 @@ DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_give_back,
 	TP_ARGS(pfn, nr, tables, ret)
 );
 
+/**
+ * kpkeys_write_stopped - a write to a page table outside of a context
+ * @addr: the address of the write.
+ * @pc:   the instruction.
+ */
+TRACE_EVENT(kpkeys_write_stopped,
+
+	TP_PROTO(unsigned long addr, unsigned long pc),
+
+	TP_ARGS(addr, pc),
+
+	TP_STRUCT__entry(
+		__field(unsigned long, addr)
+		__field(unsigned long, pc)
+	),
+
+	TP_fast_assign(
+		__entry->addr = addr;
+		__entry->pc = pc;
+	),
+
+	TP_printk("addr=0x%lx pc=%pS", __entry->addr, (void *)__entry->pc)
+);
+
 #endif /* _TRACE_KPKEYS_H */
 
 #include <trace/define_trace.h>

@@ -20,40 +20,55 @@
 
 #ifdef __ASSEMBLER__
 
-	.macro kpkeys_emulated_suspend, save:req, tmp:req
+	/* As kpkeys_suspend in entry.S. */
+	.macro kpkeys_emulated_suspend, where:req
 alternative_if ARM64_KPKEYS_CHECKING
 	b	.Lcheck\@
 alternative_else_nop_endif
-	mrs	\save, REG_PIR_EL1
-	tbz	\save, #KPKEYS_PIR_W_SHIFT, .Ldone\@
-	bic	\tmp, \save, #(1 << KPKEYS_PIR_W_SHIFT)
-	msr	REG_PIR_EL1, \tmp
+	mrs	x0, REG_PIR_EL1
+	tbnz	x0, #KPKEYS_PIR_W_SHIFT, .Lopen\@
+	mov	x0, #0
+	b	.Ldone\@
+.Lopen\@:
+	mov	x0, \where
+	bl	kpkeys_note_interrupted
+	mrs	x0, REG_PIR_EL1
+	bic	x0, x0, #(1 << KPKEYS_PIR_W_SHIFT)
+	msr	REG_PIR_EL1, x0
 	isb
 	tlbi	vmalle1
 	dsb	nsh
 	isb
 	b	.Ldone\@
 .Lcheck\@:
-	adr_this_cpu \tmp, kpkeys_por_granted, \save
-	ldr	\save, [\tmp]
-	str	xzr, [\tmp]
+	adr_this_cpu x1, kpkeys_por_granted, x0
+	ldr	x0, [x1]
+	cbz	x0, .Ldone\@
+	mov	x0, \where
+	bl	kpkeys_note_interrupted
+	adr_this_cpu x1, kpkeys_por_granted, x0
+	ldr	x0, [x1]
+	str	xzr, [x1]
 .Ldone\@:
 	.endm
 
-	.macro kpkeys_emulated_resume, save:req, tmp:req
+	/* Open the window in kpkeys_resume. x0: the word to clear afterwards. */
+	.macro kpkeys_emulated_resume
 alternative_if ARM64_KPKEYS_CHECKING
 	b	.Lcheck\@
 alternative_else_nop_endif
-	tbz	\save, #KPKEYS_PIR_W_SHIFT, .Ldone\@
+	mrs	x1, REG_PIR_EL1
+	orr	x1, x1, #(1 << KPKEYS_PIR_W_SHIFT)
+	msr	REG_PIR_EL1, x1
 	/* No TLBI: a stale read-only entry is looked up again on the fault. */
-	msr	REG_PIR_EL1, \save
-	b	.Ldone\@
+	isb
+	b	.Lopen\@
 .Lcheck\@:
-	cbz	\save, .Ldone\@
-	/* Nobody needs x2 where this is used. */
-	adr_this_cpu \tmp, kpkeys_por_granted, x2
-	str	\save, [\tmp]
-.Ldone\@:
+	adr_this_cpu x1, kpkeys_por_granted, x2
+	mov	x2, #(POR_EL1_PGTABLES & ~POR_EL1_INIT)
+	str	x2, [x1]
+.Lopen\@:
+	str	xzr, [x0]
 	.endm
 
 #else /* __ASSEMBLER__ */
@@ -134,7 +149,7 @@ static __always_inline u64 kpkeys_emulated_context(u64 reg, enum kpkeys_ctx ctx)
 	return ctx == KPKEYS_CTX_PGTABLES ? reg | bit : reg & ~bit;
 }
 
-static inline u64 kpkeys_emulated_init(void)
+static __always_inline u64 kpkeys_emulated_init(void)
 {
 	return kpkeys_emulated_context(kpkeys_emulated_read(), KPKEYS_CTX_DEFAULT);
 }

@@ -11,6 +11,10 @@
 	(POR_ELx_PERM_PREP(KPKEYS_PKEY_DEFAULT, POE_RWX) |		\
 	 POR_ELx_PERM_PREP(KPKEYS_PKEY_PGTABLES, POE_R))
 
+/* POR_EL1 in KPKEYS_CTX_PGTABLES. */
+#define POR_EL1_PGTABLES						\
+	(POR_EL1_INIT | POR_ELx_PERM_PREP(KPKEYS_PKEY_PGTABLES, POE_W))
+
 #ifndef __ASSEMBLER__
 
 #ifdef CONFIG_KPKEYS
@@ -51,8 +55,7 @@ static __always_inline u64 arch_kpkeys_context(u64 reg, enum kpkeys_ctx ctx)
 	}
 }
 
-/* The register of a thread that has not run yet. */
-static inline u64 arch_kpkeys_init(void)
+static __always_inline u64 arch_kpkeys_init(void)
 {
 	return POR_EL1_INIT;
 }

@@ -3,7 +3,6 @@
 #define __ASM_KPKEYS_HARDENED_PGTABLES_H
 
 #include <linux/kpkeys_hardened_pgtables.h>
-#include <linux/sched.h>
 
 #include <asm/kpkeys.h>
 #include <asm/mmu.h>
@@ -62,17 +61,23 @@ static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
 }
 
 /*
- * One window for a whole section in lazy MMU mode, unless one is open already.
- * The state is in the task, as the section may sleep.
+ * One window for a whole section in lazy MMU mode. No state says whether leave has
+ * to close it, because a section does not begin inside a window. If the section
+ * sleeps, its window is gone, and each store opens one of its own.
  */
-static inline void kpkeys_enter_lazy_mmu_mode(void)
+static __always_inline void kpkeys_enter_lazy_mmu_mode(void)
 {
-	current->thread.kpkeys_lazy_mmu = kpkeys_enter_pgtable_write();
+	if (!kpkeys_hardened_pgtables_enabled())
+		return;
+
+	kpkeys_assert_context(KPKEYS_CTX_DEFAULT);
+	arch_kpkeys_write(arch_kpkeys_context(arch_kpkeys_read(), KPKEYS_CTX_PGTABLES));
 }
 
-static inline void kpkeys_leave_lazy_mmu_mode(void)
+static __always_inline void kpkeys_leave_lazy_mmu_mode(void)
 {
-	kpkeys_leave_context(&current->thread.kpkeys_lazy_mmu);
+	if (kpkeys_hardened_pgtables_enabled())
+		arch_kpkeys_write(arch_kpkeys_init());
 }
 
 #else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
@@ -87,11 +92,11 @@ static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
 	return prot;
 }
 
-static inline void kpkeys_enter_lazy_mmu_mode(void)
+static __always_inline void kpkeys_enter_lazy_mmu_mode(void)
 {
 }
 
-static inline void kpkeys_leave_lazy_mmu_mode(void)
+static __always_inline void kpkeys_leave_lazy_mmu_mode(void)
 {
 }
 

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests that act as the attacker of Documentation/mm/kpkeys_hardened_pgtables.rst,
+ * who can write anywhere in kernel memory, any number of times, but does not control
+ * what the kernel executes.
+ *
+ * Each test changes ordinary memory with plain stores, outside any window, in order to
+ * write to a page table. If page tables are not protected, the write must succeed:
+ * this shows that the attack works.
+ */
+#include <kunit/test.h>
+
+#include <linux/completion.h>
+#include <linux/cpumask.h>
+#include <linux/kpkeys_hardened_pgtables.h>
+#include <linux/kpkeys_pgtable_cache.h>
+#include <linux/kthread.h>
+#include <linux/memblock.h>
+#include <linux/mm.h>
+#include <linux/pgalloc.h>
+#include <linux/sched.h>
+#include <linux/sched/task.h>
+#include <linux/sched/task_stack.h>
+#include <linux/set_memory.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+#include <linux/vmstat.h>
+
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
+#include <linux/kpkeys_split_reserve.h>
+#endif
+
+#include <asm/mmu_context.h>
+#include <asm/ptrace.h>
+#include <asm/stacktrace.h>
+
+#include <trace/events/kernel_mapping.h>
+#include <trace/events/sched.h>
+
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
+
+#define SPIN_LIMIT_NS	(5ULL * NSEC_PER_SEC)
+
+struct attacker {
+	/* The page table under attack. Nothing uses it. */
+	struct ptdesc *ptdesc;
+	u64 *table;
+};
+
+static bool protected(void)
+{
+	return kpkeys_hardened_pgtables_enabled();
+}
+
+/* Store to the table. Returns 0 if this succeeds. */
+static int write_table(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	u64 val = 0;
+
+	return copy_to_kernel_nofault(a->table, &val, sizeof(val));
+}
+
+/* The attack fails if page tables are protected, and succeeds if not. */
+#define EXPECT_STOPPED(test)						\
+	KUNIT_EXPECT_EQ(test, write_table(test), protected() ? -EFAULT : 0)
+
+static unsigned long vm_event(int item)
+{
+	unsigned long *events = kcalloc(NR_VM_EVENT_ITEMS, sizeof(*events), GFP_KERNEL);
+	unsigned long nr = 0;
+
+	if (events) {
+		all_vm_events(events);
+		nr = events[item];
+	}
+	kfree(events);
+
+	return nr;
+}
+
+/* -- Saved state ---------------------------------------------------------- */
+
+struct victim {
+	struct kunit *test;
+	struct completion done;
+	bool ready, go;
+	int ret;
+};
+
+/* A thread that never enters a context, and then tries to write. */
+static int victim_thread(void *data)
+{
+	struct victim *v = data;
+	u64 end = ktime_get_mono_fast_ns() + SPIN_LIMIT_NS;
+
+	WRITE_ONCE(v->ready, true);
+	while (!READ_ONCE(v->go) && ktime_get_mono_fast_ns() < end)
+		cpu_relax();
+	v->ret = write_table(v->test);
+	complete(&v->done);
+
+	return 0;
+}
+
+/* Find the registers of an interrupted thread on its stack. */
+static struct pt_regs *interrupted_regs(struct task_struct *task)
+{
+	unsigned long fp = task->thread.cpu_context.fp;
+	int i;
+
+	for (i = 0; i < 32 && on_task_stack(task, fp, sizeof(struct frame_record_meta)); i++) {
+		struct frame_record *record = (struct frame_record *)fp;
+
+		if (!record->fp && !record->lr) {
+			struct frame_record_meta *meta =
+				container_of(record, struct frame_record_meta, record);
+
+			if (meta->type != FRAME_META_TYPE_PT_REGS)
+				return NULL;
+			return container_of(meta, struct pt_regs, stackframe);
+		}
+		fp = record->fp;
+	}
+
+	return NULL;
+}
+
+static struct task_struct *start_victim(struct kunit *test, struct victim *v)
+{
+	struct task_struct *task;
+
+	v->test = test;
+	init_completion(&v->done);
+	KUNIT_ASSERT_EQ(test, 0,
+			set_cpus_allowed_ptr(current, cpumask_of(raw_smp_processor_id())));
+	task = kthread_create(victim_thread, v, "kpkeys_victim");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	get_task_struct(task);
+	kthread_bind(task, raw_smp_processor_id());
+	wake_up_process(task);
+	while (!READ_ONCE(v->ready))
+		schedule_timeout_uninterruptible(1);
+
+	return task;
+}
+
+static void end_victim(struct victim *v, struct task_struct *task)
+{
+	WRITE_ONCE(v->go, true);
+	wait_for_completion(&v->done);
+	kthread_stop_put(task);
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
+}
+
+/* The frame of a thread that was preempted outside a context says that it was in one. */
+static void attacker_test_pt_regs(struct kunit *test)
+{
+	unsigned long refused = vm_event(KPKEYS_WINDOW_REFUSED);
+	struct task_struct *task;
+	struct victim v = { };
+	struct pt_regs *regs;
+
+	if (!IS_ENABLED(CONFIG_PREEMPTION))
+		kunit_skip(test, "needs CONFIG_PREEMPTION");
+
+	task = start_victim(test, &v);
+	regs = interrupted_regs(task);
+	if (regs)
+		WRITE_ONCE(regs->kpkeys, -1);
+	end_victim(&v, task);
+
+	KUNIT_ASSERT_NOT_NULL(test, regs);
+	KUNIT_EXPECT_EQ(test, v.ret, protected() ? -EFAULT : 0);
+	KUNIT_EXPECT_EQ(test, vm_event(KPKEYS_WINDOW_REFUSED) - refused, protected());
+}
+
+/* The saved state of a section says that enter has written the register. */
+static void attacker_test_sleeper(struct kunit *test)
+{
+	struct kpkeys_state state;
+
+	/* As if a window had been interrupted. */
+	state = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
+	KUNIT_EXPECT_FALSE(test, state.changed);
+	WRITE_ONCE(state.changed, arch_supports_kpkeys());
+	kpkeys_leave_context(KPKEYS_CTX_DEFAULT, &state);
+	EXPECT_STOPPED(test);
+
+	/* As if a window had been opened. */
+	state = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
+	WRITE_ONCE(state.changed, arch_supports_kpkeys());
+	kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &state);
+	EXPECT_STOPPED(test);
+}
+
+/* A forged count keeps the window of lazy MMU mode open until the next sleep. */
+static void attacker_test_lazy_mmu(struct kunit *test)
+{
+	lazy_mmu_mode_enable();
+	current->lazy_mmu_state.enable_count++;
+	lazy_mmu_mode_disable();
+	schedule_timeout_uninterruptible(1);
+	EXPECT_STOPPED(test);
+	lazy_mmu_mode_disable();
+	EXPECT_STOPPED(test);
+
+	/* A section that did not begin. */
+	current->lazy_mmu_state.enable_count++;
+	EXPECT_STOPPED(test);
+	lazy_mmu_mode_disable();
+	EXPECT_STOPPED(test);
+}
+
+/* -- Code that runs inside a window --------------------------------------- */
+
+static struct kunit *probed_test;
+static int probe_ret, nr_probes;
+
+static void probe_split(void *data, unsigned long pfn, unsigned long size)
+{
+	nr_probes++;
+	probe_ret = write_table(probed_test);
+}
+
+static void probe_switch(void *data, bool preempt, struct task_struct *prev,
+			 struct task_struct *next, unsigned int prev_state)
+{
+	if (prev != probed_test->priv && current->kunit_test != probed_test)
+		return;
+	nr_probes++;
+	probe_ret = write_table(probed_test);
+}
+
+/* A probe, such as a BPF program, writes while its event is emitted inside a window. */
+static void attacker_test_probe(struct kunit *test)
+{
+	if (!IS_ENABLED(CONFIG_TRACEPOINTS))
+		kunit_skip(test, "needs CONFIG_TRACEPOINTS");
+
+	probed_test = test;
+	nr_probes = 0;
+	KUNIT_ASSERT_EQ(test, register_trace_kernel_mapping_split(probe_split, NULL), 0);
+	scoped_guard(kpkeys_hardened_pgtables) {
+		trace_kernel_mapping_split(0, 0);
+		KUNIT_EXPECT_EQ(test, write_table(test), 0);
+	}
+	unregister_trace_kernel_mapping_split(probe_split, NULL);
+	KUNIT_EXPECT_EQ(test, nr_probes, 1);
+	KUNIT_EXPECT_EQ(test, probe_ret, protected() ? -EFAULT : 0);
+
+	nr_probes = 0;
+	KUNIT_ASSERT_EQ(test, register_trace_sched_switch(probe_switch, NULL), 0);
+	lazy_mmu_mode_enable();
+	schedule_timeout_uninterruptible(1);
+	lazy_mmu_mode_disable();
+	unregister_trace_sched_switch(probe_switch, NULL);
+	tracepoint_synchronize_unregister();
+	KUNIT_EXPECT_GE(test, nr_probes, 1);
+	KUNIT_EXPECT_EQ(test, probe_ret, protected() ? -EFAULT : 0);
+}
+
+/* -- The allocator -------------------------------------------------------- */
+
+/* No page of the cache can be written: tables, free pages, and its own state. */
+static void attacker_test_pages_of_the_cache(struct kunit *test)
+{
+	unsigned long pfn, nr = 0, open = 0;
+
+	if (!protected())
+		kunit_skip(test, "there is no cache");
+
+	for (pfn = PHYS_PFN(memblock_start_of_DRAM());
+	     pfn < PHYS_PFN(memblock_end_of_DRAM()); pfn++) {
+		u64 *p;
+
+		if (!pfn_valid(pfn) || !kpkeys_pgtable_cache_owns(pfn_to_page(pfn)))
+			continue;
+		nr++;
+		p = page_address(pfn_to_page(pfn));
+		/* Keep the value, in case the write succeeds. */
+		open += !copy_to_kernel_nofault(p, &(u64){ *p }, sizeof(*p));
+	}
+	KUNIT_EXPECT_GT(test, nr, 0);
+	KUNIT_EXPECT_EQ(test, open, 0);
+}
+
+/* Nothing uses the lists of free pages. */
+static void attacker_test_struct_page(struct kunit *test)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	struct ptdesc *tables[64] = { };
+	int i, nr = 0;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	for (i = 0; i < ARRAY_SIZE(tables); i++)
+		tables[i] = pagetable_alloc(GFP_KERNEL, 0);
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		if (!tables[i])
+			continue;
+		if (i % 2)
+			continue;
+		pagetable_free(tables[i]);
+		if (!protected()) {
+			tables[i] = NULL;
+			continue;
+		}
+		/* Try to make a page of the attacker the next table. */
+		ptdesc_page(tables[i])->lru.next = &page->lru;
+		ptdesc_page(tables[i])->lru.prev = &page->lru;
+		tables[i] = NULL;
+	}
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		if (!tables[i])
+			tables[i] = pagetable_alloc(GFP_KERNEL, 0);
+		if (!tables[i])
+			continue;
+		nr += ptdesc_page(tables[i]) == page;
+		if (protected())
+			KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(ptdesc_page(tables[i])));
+	}
+	KUNIT_EXPECT_EQ(test, nr, 0);
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		if (tables[i])
+			pagetable_free(tables[i]);
+	}
+	__free_page(page);
+}
+
+/* A table that is freed with a forged order must not become ordinary memory. */
+static void attacker_test_forged_order(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+
+	if (!protected())
+		kunit_skip(test, "the page allocator trusts the order");
+
+	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(a->table, 0), -EPERM);
+	EXPECT_STOPPED(test);
+}
+
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
+/* A reserve has a page that was not set aside for page tables. */
+static void attacker_test_reserve(struct kunit *test)
+{
+	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
+	struct page *page = alloc_page(GFP_KERNEL);
+	struct ptdesc *ptdesc;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	if (!protected()) {
+		__free_page(page);
+		kunit_skip(test, "any page may become a table");
+	}
+	KUNIT_EXPECT_EQ(test, kpkeys_split_reserve_fill(&reserve, 1), 0);
+	ptdesc = list_first_entry(&reserve.pages, struct ptdesc, pt_list);
+	list_replace_init(&ptdesc->pt_list, &page_ptdesc(page)->pt_list);
+	KUNIT_EXPECT_FALSE(test, kpkeys_may_become_pgtable(pagetable_alloc_split(&reserve)));
+	KUNIT_EXPECT_TRUE(test, kpkeys_may_become_pgtable(ptdesc));
+	pagetable_free(ptdesc);
+	KUNIT_EXPECT_FALSE(test, kpkeys_may_become_pgtable(ptdesc));
+	__free_page(page);
+}
+#endif
+
+/* -- Attributes and other mappings of a table ----------------------------- */
+
+static void attacker_test_attributes(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	struct page *page = virt_to_page(a->table);
+	int want = protected() ? -EPERM : 0;
+
+	if (!can_set_direct_map())
+		kunit_skip(test, "the direct map cannot be changed");
+
+	KUNIT_EXPECT_EQ(test, set_direct_map_default_noflush(page), want);
+	KUNIT_EXPECT_EQ(test, set_direct_map_invalid_noflush(page), want);
+	KUNIT_EXPECT_EQ(test, set_direct_map_default_noflush(page), want);
+	KUNIT_EXPECT_EQ(test, set_direct_map_valid_noflush(page, 1, false), want);
+	KUNIT_EXPECT_EQ(test, set_direct_map_valid_noflush(page, 1, true), want);
+	KUNIT_EXPECT_EQ(test, set_memory_valid((unsigned long)a->table, 1, 0), want);
+	KUNIT_EXPECT_EQ(test, set_memory_valid((unsigned long)a->table, 1, 1), want);
+	/* These work on vmalloc areas only. */
+	KUNIT_EXPECT_EQ(test, set_memory_rw((unsigned long)a->table, 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, set_memory_x((unsigned long)a->table, 1), -EINVAL);
+	flush_tlb_kernel_range((unsigned long)a->table, (unsigned long)a->table + PAGE_SIZE);
+	EXPECT_STOPPED(test);
+}
+
+/* A table takes the place of a page of a vmalloc area. */
+static void attacker_test_vmalloc_pages(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	void *area = vmalloc(PAGE_SIZE);
+	struct vm_struct *vm = find_vm_area(area);
+	struct page *was;
+
+	KUNIT_ASSERT_NOT_NULL(test, vm);
+	was = vm->pages[0];
+	vm->pages[0] = virt_to_page(a->table);
+	KUNIT_EXPECT_EQ(test, set_memory_ro((unsigned long)area, 1),
+			protected() && rodata_full ? -EPERM : 0);
+	KUNIT_EXPECT_EQ(test, set_memory_rw((unsigned long)area, 1),
+			protected() && rodata_full ? -EPERM : 0);
+	EXPECT_STOPPED(test);
+	vm->pages[0] = was;
+	vfree(area);
+}
+
+static void attacker_test_vmap(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	struct page *page = virt_to_page(a->table);
+	u64 val = 0;
+	void *p;
+
+	p = vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+	if (p)
+		KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(p, &val, sizeof(val)), 0);
+	KUNIT_EXPECT_EQ(test, !p, protected());
+	vunmap(p);
+
+	p = vm_map_ram(&page, 1, NUMA_NO_NODE);
+	if (p)
+		KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(p, &val, sizeof(val)), 0);
+	KUNIT_EXPECT_EQ(test, !p, protected());
+	if (p)
+		vm_unmap_ram(p, 1);
+
+	/* memremap() returns the linear map. */
+	p = memremap(__pa(a->table), PAGE_SIZE, MEMREMAP_WB);
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(p, &val, sizeof(val)),
+			protected() ? -EFAULT : 0);
+	memunmap(p);
+}
+
+/* -- What the administrator sees ------------------------------------------ */
+
+static void attacker_test_is_seen(struct kunit *test)
+{
+	unsigned long stopped = vm_event(KPKEYS_WRITE_STOPPED);
+
+	EXPECT_STOPPED(test);
+	KUNIT_EXPECT_EQ(test, vm_event(KPKEYS_WRITE_STOPPED) - stopped, protected());
+}
+
+/* ------------------------------------------------------------------------- */
+
+static void free_table(void *data)
+{
+	pagetable_free(data);
+}
+
+static int attacker_test_init(struct kunit *test)
+{
+	struct attacker *a = kunit_kzalloc(test, sizeof(*a), GFP_KERNEL);
+
+	if (!a)
+		return -ENOMEM;
+	test->priv = a;
+	a->ptdesc = pagetable_alloc(GFP_KERNEL | __GFP_ZERO, 0);
+	if (!a->ptdesc)
+		return -ENOMEM;
+	a->table = ptdesc_address(a->ptdesc);
+
+	return kunit_add_action_or_reset(test, free_table, a->ptdesc);
+}
+
+static struct kunit_case attacker_test_cases[] = {
+	KUNIT_CASE(attacker_test_pt_regs),
+	KUNIT_CASE(attacker_test_sleeper),
+	KUNIT_CASE(attacker_test_lazy_mmu),
+	KUNIT_CASE(attacker_test_probe),
+	KUNIT_CASE(attacker_test_pages_of_the_cache),
+	KUNIT_CASE(attacker_test_struct_page),
+	KUNIT_CASE(attacker_test_forged_order),
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
+	KUNIT_CASE(attacker_test_reserve),
+#endif
+	KUNIT_CASE(attacker_test_attributes),
+	KUNIT_CASE(attacker_test_vmalloc_pages),
+	KUNIT_CASE(attacker_test_vmap),
+	KUNIT_CASE(attacker_test_is_seen),
+	{}
+};
+
+static struct kunit_suite attacker_test_suite = {
+	.name = "kpkeys_attacker",
+	.init = attacker_test_init,
+	.test_cases = attacker_test_cases,
+};
+
+kunit_test_suite(attacker_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests that attack protected page tables");
+MODULE_LICENSE("GPL");
