@@ -307,7 +307,7 @@ bool model_fails(enum model_fail what)
 		model_ctx.rnd = model_ctx.rnd * 1103515245 + 12345;
 		return (model_ctx.rnd >> 16) % ALWAYS < model.fail_rate[what];
 	}
-	if (!model.fail_at[what] || --model.fail_at[what])
+	if (model.fails ? !model.fails(what) : !model.fail_at[what] || --model.fail_at[what])
 		return false;
 	model.failed = true;
 

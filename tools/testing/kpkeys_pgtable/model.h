@@ -137,6 +137,7 @@ struct model {
 	bool quiet;			/* a warning is expected */
 	bool init_on_free;
 	unsigned long nr_warnings;
+	unsigned long jiffies;
 
 	struct work_struct *work[MODEL_NR_NODES];	/* pending */
 	struct shrinker *shrinker;
@@ -144,7 +145,8 @@ struct model {
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
 	int (*oom_notifier)(struct notifier_block *nb, unsigned long unused, void *freed);
 	int (*dead_cpu)(unsigned int cpu);
-	/* For tests: an interrupt, when they are on again; and each window. */
+	/* For tests: what fails; an interrupt, when they are on again; and each window. */
+	bool (*fails)(enum model_fail what);
 	void (*irq_handler)(void);
 	void (*window_hook)(bool opens);
 };
