@@ -737,8 +737,10 @@ static void kpkeys_pgtable_cache_test_single_is_zero(struct kunit *test)
 	for (i = 0; i < 4; i++) {
 		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL | __GFP_ZERO);
 		KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
-		if (pages[nr])
-			KUNIT_EXPECT_NULL(test, memchr_inv(page_address(pages[nr++]), 0, PAGE_SIZE));
+		if (!pages[nr])
+			break;
+		KUNIT_EXPECT_NULL(test, memchr_inv(page_address(pages[nr]), 0, PAGE_SIZE));
+		nr++;
 	}
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
 	free_all(pages, nr);
