@@ -262,7 +262,7 @@ def do_clean(stack):
     if os.path.isdir(LINUX):
         tree.make(stack)        # refuses if there are edits
         if tree.kept():
-            raise Fail(f"build/linux has what FORCE=1 put aside ({' '.join(tree.kept())}): take it, and drop it there")
+            raise Fail(f"build/ has what FORCE=1 put aside ({' '.join(tree.kept())}): take it, and drop it there")
     shutil.rmtree(BUILD)
 
 
