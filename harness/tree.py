@@ -273,6 +273,18 @@ def as_it_is(name):
           (f" and {len(files) - 3} more" if files[3:] else ""), flush=True)
 
 
+def worktree(path, commit=None):
+    """A work tree of build/linux; at @commit, if there is one. What is right there stays as it is."""
+    # Those of a build/linux that is gone are of no use.
+    if not os.path.exists(path + "/.git") or f"worktree {path}\n" not in git("worktree", "list", "--porcelain"):
+        shutil.rmtree(path, ignore_errors=True)
+        git("worktree", "prune")
+        with step(f"{os.path.relpath(path, TOP)}: checking out"):
+            git("worktree", "add", "-q", "--detach", path, commit or "origin/base")
+    if commit:
+        git("checkout", "-q", "--force", "--detach", commit, cwd=path)
+
+
 def kept():
     """What FORCE=1 has put aside."""
     return git("for-each-ref", "--format=%(refname:short)", "refs/stash", "refs/heads/kept-*").split() + \
