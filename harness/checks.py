@@ -11,7 +11,7 @@ import kernel
 import perpatch
 import series
 import tree
-from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step
+from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step, two_at_once
 
 
 def _script(path, what):
@@ -168,11 +168,13 @@ def _addressed(o, folder, stack):
 
 
 def _checkpatch(o, folder):
+    mails = []
     for path in sorted(glob.glob(folder + "/*.patch"))[1:]:
         with open(path) as f:
-            if "NOT FOR MERGING" in f.read(2000):
-                continue
-        o.check(f"checkpatch {os.path.basename(path)[:40]}", perpatch.style(path))
+            if "NOT FOR MERGING" not in f.read(2000):
+                mails.append(path)
+    for path, why in zip(mails, two_at_once(perpatch.style, mails)):
+        o.check(f"checkpatch {os.path.basename(path)[:40]}", why)
 
 
 def _costs():
@@ -190,9 +192,9 @@ def _costs():
 
 
 def _kernel_doc(o, stack):
-    for path in sorted(p for patch in tree.stack(stack) for p in patch.new):
-        if path.endswith((".h", ".c")):
-            o.check(f"kernel-doc {path}", perpatch.kernel_doc([path], LINUX))
+    paths = sorted(p for patch in tree.stack(stack) for p in patch.new if p.endswith((".h", ".c")))
+    for path, why in zip(paths, two_at_once(lambda path: perpatch.kernel_doc([path], LINUX), paths)):
+        o.check(f"kernel-doc {path}", why)
 
 
 def behaviour():
