@@ -201,3 +201,20 @@ def behaviour():
     """harness/tests: what the front door says to a user in trouble."""
     with step("front-door"):
         return _script(os.path.join(HARNESS, "tests", "front-door"), "front-door")
+
+
+# Scripts by shell, with the least that counts; those of the userland are parts of one program.
+SCRIPTS = {("bash", "warning"): ["harness/enter", "harness/tests/front-door", ".ci/run"],
+           ("dash", "error"): [p for p in sorted(glob.glob(HARNESS + "/userland/*")) if "." not in os.path.basename(p)]}
+
+
+def lint():
+    """What pyflakes and shellcheck say about the harness."""
+    o = kernel.Outcome("harness")
+    with step("lint"):
+        sources = [p for folder in ("harness", "harness/checks") for p in glob.glob(os.path.join(TOP, folder, "*.py"))]
+        o.check("pyflakes", run(["pyflakes3", *sorted(sources)], check=False, log="lint").strip() or None)
+        for (shell, least), paths in SCRIPTS.items():
+            o.check(f"shellcheck, {shell}", run(["shellcheck", "-f", "gcc", "-s", shell, "-S", least, *paths], cwd=TOP,
+                                                check=False, log="lint").strip() or None)
+    return o

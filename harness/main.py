@@ -121,7 +121,7 @@ def reserve_alone(stack):
 PARTS = {
     "demo": lambda stack: do_demo(stack, MANY),
     "the text of the series, and the front door":
-        lambda stack: two_at_once(lambda check: check(), [partial(checks.repository, stack), checks.behaviour]),
+        lambda stack: two_at_once(lambda check: check(), [partial(checks.repository, stack), checks.behaviour, checks.lint]),
     "special machines and command lines": variations,
     "workload": workloads,
     "User Mode Linux": user_mode,
