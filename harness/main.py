@@ -133,7 +133,7 @@ PARTS = {
     "the GFP-flag design": lambda stack: [compare.suites()],
 }
 # In minutes, on a slow machine: how long it takes until a part looks at the time again.
-LONG = {"sabotage": 15, "the GFP-flag design": 20}
+LONG = {"sabotage": 10, "the GFP-flag design": 20}
 
 
 def do_test(stack):
