@@ -109,12 +109,7 @@ def _mark_split_lock(linux):
 def prepare(variant):
     """The kernel of a variant, to be built; all share one work tree."""
     linux = os.path.join(WORK, "linux")
-    if not os.path.exists(os.path.join(linux, ".git")):
-        shutil.rmtree(linux, ignore_errors=True)
-        git("worktree", "prune")
-        git("worktree", "add", "-q", "--detach", linux, "origin/base")
-    git("reset", "-q", "--hard", cwd=linux)
-    git("checkout", "-q", "--detach", variant.commit, cwd=linux)
+    tree.worktree(linux, variant.commit)
     for patch in variant.patches:
         git("apply", os.path.join(SOURCE, patch + ".patch"), cwd=linux)
     _mark_split_lock(linux)
