@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @$(dir $(lastword $(MAKEFILE_LIST)))harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench compare clean
+.PHONY: help demo test test-the-tests tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench pressure compare clean
 help: ## this list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET [V=1]" } /^[a-z-]+:.*## / { \
 		printf "  %-15s", $$1; c = 17; n = split($$2, words, " "); \
@@ -75,6 +75,9 @@ shell: ## the same kernel with a shell on the console (leave by Ctrl-A X)
 
 bench: ## instructions per operation, exact: the base, the reserve, the series (build/results/bench.json)
 	$(HARNESS) bench
+
+pressure: ## scarce and fragmented memory, many tables that go, nodes: the series beside the same kernel with the feature off
+	$(HARNESS) pressure
 
 compare: ## the series beside the GFP-flag design: suites, costs, code (compare/REPORT.md)
 	$(HARNESS) compare

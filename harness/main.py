@@ -19,6 +19,7 @@ import faults
 import kernel
 import matrix
 import perpatch
+import pressure
 import proofs
 import rebase
 import report
@@ -262,6 +263,10 @@ def do_test_the_tests(stack):
 
 def do_bench(stack):
     return bench.bench(stack)
+
+
+def do_pressure(stack):
+    return pressure.pressure(stack)
 
 
 def do_compare(stack):

@@ -148,6 +148,19 @@ def unit():
     return o
 
 
+def every():
+    """All sequences of a few steps, with all combinations of a few failures."""
+    o = kernel.Outcome("proofs: every failure")
+    with step("every sequence of a few steps, with every failure"):
+        out = _program(o, "1 step, up to 2 failures", "every", 1, 2)
+        out += _program(o, "3 steps, up to 1 failure", "every", 3, 1)
+        runs = sum(map(int, re.findall(r"(\d+) runs", out)))
+        refuted = _refute(o, "every", "does not hold|warning:", "1", "1")
+    o.numbers = {"runs": runs, "refuted": refuted}
+    o.note = f"{runs} runs, {len(refuted)} mutants refuted"
+    return o
+
+
 def threads():
     """Four threads, with ThreadSanitizer."""
     o = kernel.Outcome("proofs: threads")
@@ -239,7 +252,7 @@ def coverage():
 def run_all(seconds=20):
     with step("build"):
         _make()
-    return [unit(), threads(), fuzz(seconds), coverage(), prove(), locks(), litmus()]
+    return [unit(), every(), threads(), fuzz(seconds), coverage(), prove(), locks(), litmus()]
 
 
 def long_fuzz(seconds):

@@ -12,8 +12,8 @@ static DECLARE_FAULT_ATTR(fail_set_memory_pkey);
 static DECLARE_FAULT_ATTR(fail_pgtable_alloc);
 
 /*
- * setup_fault_attr() is for later: it seeds a random number generator, which
- * allocates. That only matters for a probability of less than 100.
+ * setup_fault_attr() cannot be used this early: it seeds a random number
+ * generator, which allocates. Probabilities below 100 need this generator.
  */
 static int __init setup_early_fault_attr(struct fault_attr *attr, const char *str)
 {
@@ -43,11 +43,11 @@ static int __init setup_fail_pgtable_alloc(char *str)
 early_param("fail_pgtable_alloc", setup_fail_pgtable_alloc);
 
 /**
- * should_fail_set_memory_pkey() - is this change of a pkey to fail?
- * @size: of the memory, in bytes.
+ * should_fail_set_memory_pkey() - shall this change of a pkey fail?
+ * @size: the size of the memory in bytes.
  *
  * Context: Any.
- * Return: true if it must fail without having changed anything.
+ * Return: true if it must fail, without changing anything.
  */
 bool should_fail_set_memory_pkey(size_t size)
 {
@@ -55,7 +55,7 @@ bool should_fail_set_memory_pkey(size_t size)
 }
 
 /**
- * should_fail_pgtable_alloc() - is this allocation of a page table to fail?
+ * should_fail_pgtable_alloc() - shall this allocation of a page table fail?
  * @gfp:   as for alloc_pages().
  * @order: as for alloc_pages().
  *
@@ -67,7 +67,7 @@ bool should_fail_pgtable_alloc(gfp_t gfp, unsigned int order)
 	if (gfp & __GFP_NOFAIL)
 		return false;
 
-	/* Reported also for __GFP_NOWARN, which a split reserve is filled with. */
+	/* Report it for __GFP_NOWARN, too, which split reserves are filled with. */
 	return should_fail(&fail_pgtable_alloc, PAGE_SIZE << order);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Page tables that are read-only outside of a kpkeys context: which pages are
- * protected, and when. Who writes them is the business of the architecture.
+ * protected, and when. The architecture writes page tables.
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
@@ -21,7 +21,7 @@
 DEFINE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
 EXPORT_SYMBOL_GPL(kpkeys_hardened_pgtables_key);
 
-/* Pages that are neither tables nor anybody else's. */
+/* Pages that could not be made writable again, and are not used any more. */
 static atomic_long_t nr_leaked = ATOMIC_LONG_INIT(0);
 
 static bool requested __ro_after_init = true;
@@ -36,12 +36,12 @@ static int __init parse_hardened_pgtables(char *arg)
 early_param("kpkeys_hardened_pgtables", parse_hardened_pgtables);
 
 /**
- * kpkeys_hardened_pgtables_requested() - has nobody switched the feature off?
+ * kpkeys_hardened_pgtables_requested() - is the feature wanted?
  *
- * For the architecture, which decides with it how to make the direct map.
+ * For the architecture, which then decides how to create the direct map.
  *
  * Context: Any, once early parameters are parsed.
- * Return: true unless the command line says no.
+ * Return: false if the feature is switched off on the command line.
  */
 bool kpkeys_hardened_pgtables_requested(void)
 {
@@ -49,16 +49,16 @@ bool kpkeys_hardened_pgtables_requested(void)
 }
 
 /**
- * kpkeys_protect_pgtable() - make memory read-only that is to become a table
- * @table: direct map address of the memory, which no table entry points to yet.
- * @order: its size, as for the page allocator.
+ * kpkeys_protect_pgtable() - make the memory of a page table read-only
+ * @table: direct map address of the memory.
+ * @order: its order.
  *
- * pagetable_alloc() does this itself; it is for tables that exist already.
- * Whatever the outcome, the memory belongs to the caller.
+ * pagetable_alloc() does this itself. This function is for page tables from
+ * elsewhere. The memory belongs to the caller, before and after.
  *
  * Context: As set_memory_pkey().
- * Return: 0, also if page tables are not protected; or an error, and then the
- *         memory must not become a table.
+ * Return: 0, also if page tables are not protected; or an error, and the memory
+ *         must not become a page table.
  */
 int kpkeys_protect_pgtable(void *table, unsigned int order)
 {
@@ -70,21 +70,21 @@ int kpkeys_protect_pgtable(void *table, unsigned int order)
 	ret = set_memory_pkey((unsigned long)table, 1 << order,
 			      KPKEYS_PKEY_PGTABLES);
 	if (ret)
-		pr_warn_ratelimited("cannot protect a page table: %d\n", ret);
+		pr_warn_ratelimited("Failed to protect a page table: %d\n", ret);
 
 	return ret;
 }
 
 /**
- * kpkeys_unprotect_pgtable() - make the memory of a former table ordinary again
- * @table: direct map address; no table entry and no TLB leads to it any more.
- * @order: its size, as for the page allocator.
+ * kpkeys_unprotect_pgtable() - make the memory of a former page table writable
+ * @table: direct map address. No entry and no TLB refers to the table any more.
+ * @order: its order.
  *
  * The counterpart of kpkeys_protect_pgtable().
  *
  * Context: As set_memory_pkey().
- * Return: 0; or an error, and then the memory still is read-only and must not be
- *         given to anybody else. It has been counted as leaked and reported.
+ * Return: 0; or an error, and the memory is still read-only and must not be freed.
+ *         It has been reported, and counted as leaked.
  */
 int kpkeys_unprotect_pgtable(void *table, unsigned int order)
 {
@@ -97,14 +97,14 @@ int kpkeys_unprotect_pgtable(void *table, unsigned int order)
 			      KPKEYS_PKEY_DEFAULT);
 	if (ret) {
 		atomic_long_add(1 << order, &nr_leaked);
-		pr_warn_once("cannot make the memory of a page table writable again: %d; it is not used any more\n",
+		pr_warn_once("Failed to make a former page table writable: %d, leaking it\n",
 			     ret);
 	}
 
 	return ret;
 }
 
-/* What the page allocator would have done for @gfp, for a page of the cache. */
+/* Charge a page of the cache, and record its owner, as the page allocator does. */
 static struct page *alloc_cached(gfp_t gfp)
 {
 	struct page *page = kpkeys_pgtable_cache_alloc(gfp);
@@ -126,11 +126,11 @@ static struct page *alloc_cached(gfp_t gfp)
  * @gfp:   as for alloc_pages().
  * @order: as for alloc_pages().
  *
- * What pagetable_alloc() does while page tables are protected.
+ * pagetable_alloc() calls this while page tables are protected.
  *
  * Context: As alloc_pages() and set_memory_pkey().
- * Return: pages that belong to the caller and go back by kpkeys_pgtable_free();
- *         or NULL. Pages that cannot be protected are not handed out.
+ * Return: pages that the caller frees with kpkeys_pgtable_free(); or NULL, also if
+ *         pages could not be protected.
  */
 struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 {
@@ -146,7 +146,7 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 		return NULL;
 
 	if (kpkeys_protect_pgtable(page_address(page), order)) {
-		/* It may have been done in part. */
+		/* Some of the pages may be protected. */
 		kpkeys_pgtable_free(page, order);
 		return NULL;
 	}
@@ -156,13 +156,12 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 EXPORT_SYMBOL_GPL(kpkeys_pgtable_alloc_noprof);
 
 /**
- * kpkeys_pgtable_free() - free what kpkeys_pgtable_alloc() returned
+ * kpkeys_pgtable_free() - free pages of kpkeys_pgtable_alloc()
  * @page:  the first page.
- * @order: its order.
+ * @order: the order of the pages.
  *
- * What __pagetable_free() does while page tables are protected. A page that
- * cannot be made writable again is leaked: the next user would take a fault on
- * it.
+ * __pagetable_free() calls this while page tables are protected. A page that
+ * cannot be made writable again is leaked, since its next owner would fault.
  *
  * Context: As set_memory_pkey().
  */
@@ -184,13 +183,12 @@ EXPORT_SYMBOL_GPL(kpkeys_pgtable_free);
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
 /**
  * kpkeys_free_pages_ok() - may these pages go to the page allocator?
- * @page:  the first of them.
- * @order: their order.
+ * @page:  the first page.
+ * @order: the order of the pages.
  *
  * Context: Any.
- * Return: true if all of them are ordinary memory; false if the direct map has
- *         the pkey of page tables for one. That has been reported, and the pages
- *         must not be used any more.
+ * Return: true if all pages are writable; false if one has the pkey of page
+ *         tables. This has been reported, and the pages must be leaked.
  */
 bool kpkeys_free_pages_ok(struct page *page, unsigned int order)
 {
@@ -199,7 +197,7 @@ bool kpkeys_free_pages_ok(struct page *page, unsigned int order)
 	for (i = 0; i < 1U << order; i++) {
 		if (!arch_kpkeys_is_protected(page_address(page + i)))
 			continue;
-		WARN_ONCE(1, "kpkeys: pfn %#lx is freed with the pkey of page tables\n",
+		WARN_ONCE(1, "kpkeys: pfn %#lx freed while still protected\n",
 			  page_to_pfn(page + i));
 		atomic_long_add(1 << order, &nr_leaked);
 		return false;
@@ -210,9 +208,9 @@ bool kpkeys_free_pages_ok(struct page *page, unsigned int order)
 #endif
 
 /*
- * The tables that exist already, by the entry of the level above that points to
- * them. The child of a folded level is in the page of its parent. The root is
- * not visited: those of the kernel are in .rodata.
+ * Protect an existing page table, which an entry of @parent points to. The child
+ * of a folded level is in the page of its parent. The root is not visited: root
+ * tables of the kernel are in .rodata.
  */
 static int protect_early_table(void *child, void *parent, struct mm_walk *walk)
 {
@@ -222,7 +220,7 @@ static int protect_early_table(void *child, void *parent, struct mm_walk *walk)
 
 	if (table == ((unsigned long)parent & PAGE_MASK))
 		return 0;
-	/* Setting what it has already would split the block it is in. */
+	/* Setting the same pkey again would split the block of the table. */
 	if (arch_kpkeys_is_protected((void *)table))
 		return 0;
 
@@ -271,10 +269,10 @@ static const struct mm_walk_ops early_ops = {
 };
 
 /**
- * kpkeys_protect_kernel_pgtables() - protect the tables that exist already
+ * kpkeys_protect_kernel_pgtables() - protect existing page tables of init_mm
  *
- * All that init_mm leads to and that are not protected: those from before the page
- * allocator, and those of a direct map that was just converted.
+ * For page tables from memblock, and for those of a direct map that was just
+ * converted. Those that are protected already are left alone.
  *
  * Context: Boot.
  * Return: the number of tables, or the error of set_memory_pkey().
@@ -295,12 +293,12 @@ long __init kpkeys_protect_kernel_pgtables(void)
 }
 
 /**
- * kpkeys_hardened_pgtables_init() - from now on, page tables are read-only
+ * kpkeys_hardened_pgtables_init() - make page tables read-only
  *
- * Does nothing on a machine without kpkeys. On one that has them a table which
- * cannot be protected stops the boot: nobody would notice it later.
+ * Only says so on a machine without kpkeys. Panics if a page table cannot be
+ * protected, as nobody would notice this later.
  *
- * Context: Boot, with the page allocator and static keys, before the first
+ * Context: Boot, when the page allocator and static keys work, before the first
  *          secondary CPU is online.
  */
 void __init kpkeys_hardened_pgtables_init(void)
@@ -308,30 +306,33 @@ void __init kpkeys_hardened_pgtables_init(void)
 	long nr;
 	int ret;
 
-	if (!arch_kpkeys_hardened_pgtables())
+	if (!arch_kpkeys_hardened_pgtables()) {
+		pr_info("page tables are not protected: %s\n",
+			requested ? "no hardware support" : "switched off on the command line");
 		return;
+	}
 	if (!arch_supports_kpkeys())
-		panic("kpkeys: the direct map was made for protected page tables, but there are no kpkeys\n");
+		panic("kpkeys: CPU feature disappeared after the linear map was created\n");
 
 	/*
-	 * Writers first, tables second: in between the windows are opened for
-	 * nothing. Tables that are allocated from here on are protected at once,
-	 * so that the walk sees all others.
+	 * Windows first, page tables second: in between, windows are opened in
+	 * vain. Page tables that are allocated from here on are protected at
+	 * once, and the walk below finds all others.
 	 */
 	static_branch_enable(&kpkeys_hardened_pgtables_key);
 
 	ret = kpkeys_pgtable_cache_init();
 	if (ret)
-		panic("kpkeys: no memory can be set aside for page tables: %d\n", ret);
+		panic("kpkeys: Failed to stock the cache of page-table pages: %d\n", ret);
 	use_cache = true;
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();
 	if (ret)
-		panic("kpkeys: early page tables cannot be protected: %d\n", ret);
+		panic("kpkeys: Failed to protect early page tables: %d\n", ret);
 
-	pr_info("page tables are read-only, %ld from before, direct map of %s\n",
-		nr, arch_kpkeys_must_split() ? "blocks" : "pages");
+	pr_info("page tables are read-only: %ld early tables protected, %s-mapped linear map\n",
+		nr, arch_kpkeys_must_split() ? "block" : "PTE");
 }
 
 static int leaked_get(void *data, u64 *val)

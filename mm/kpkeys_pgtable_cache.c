@@ -50,6 +50,7 @@
 #include <linux/cpuset.h>
 #include <linux/debugfs.h>
 #include <linux/init.h>
+#include <linux/jiffies.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/kpkeys_split_reserve.h>
@@ -96,8 +97,8 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
 /* What boot has to get along with until it may refill, which takes interrupts. */
 #define BOOT_STOCK		256
 
-/* The part of memory, as a power of two, that the cache begins with at most. */
-#define BOOT_SHARE		8
+/* The part of memory, as a power of two, that a chunk is at most. */
+#define CHUNK_SHARE		8
 
 /*
  * Who may refill leaves this many to those who may not: they have no other way
@@ -116,6 +117,10 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
 
 /* How often the pkey of a chunk is tried before it is given up. */
 #define PARK_TRIES		3
+
+/* How long nothing is tried after a failure; twice as long after each chunk given up. */
+#define REFILL_BACKOFF		(HZ / 10)
+#define MAX_BACKOFF_SHIFT	12
 
 #define FRAME_BUCKETS		(FRAME_ORDER + 2)
 #define IDLE_BUCKET		(FRAME_BUCKETS - 1)
@@ -220,6 +225,13 @@ static struct node_locks {
 static DEFINE_MUTEX(refill_mutex);
 
 /*
+ * Chunks that were given up, and until when no other is tried: it might be the next
+ * one, and all of memory might follow. Refill mutex.
+ */
+static unsigned int nr_given_up;
+static unsigned long pause_end;
+
+/*
  * Invariant: a chunk is split off only if the reserve has the page tables for that,
  * and @cache->spare the pages for its frame. Both are filled up from the yield
  * of each refill, and from free pages if that was not enough.
@@ -269,16 +281,21 @@ static __always_inline void **index_slot(void **table, unsigned long pfn, int le
 		      ((1UL << PTRS_SHIFT) - 1)];
 }
 
-/* The frame of a page; NULL if there is none, and then the page is not ours. */
+static_assert(INDEX_LEVELS == 3);
+
+/*
+ * The frame of a page; NULL if there is none, and then the page is not ours. Pairs with
+ * index_add(): what is behind a pointer was there before it. Not a loop, which compilers
+ * leave as one.
+ */
 static __always_inline struct frame *frame_of(unsigned long pfn)
 {
-	void **table = cache->index;
-	int level;
+	void **table = READ_ONCE(*index_slot(cache->index, pfn, 2));
 
-	for (level = INDEX_LEVELS - 1; level >= 0 && table; level--) {
-		/* Pairs with index_add(): what is there has been made before. */
-		table = smp_load_acquire(index_slot(table, pfn, level));
-	}
+	if (table)
+		table = READ_ONCE(*index_slot(table, pfn, 1));
+	if (table)
+		table = READ_ONCE(*index_slot(table, pfn, 0));
 	if (!table)
 		return NULL;
 
@@ -362,7 +379,7 @@ static void node_add_free(int nid, long nr)
 	if (nr < 0)
 		node->lowest = min(node->lowest, node->nr_free);
 	/* What an administrator sees, and what MemAvailable is made of. */
-	mod_node_page_state(NODE_DATA(nid), NR_KERNEL_MISC_RECLAIMABLE, nr);
+	__mod_node_page_state(NODE_DATA(nid), NR_KERNEL_MISC_RECLAIMABLE, nr);
 }
 
 /* Pages of a frame that nobody has become free. */
@@ -376,6 +393,23 @@ static void frame_put(int nid, unsigned long pfn, unsigned int nr)
 	bitmap_set(frame->free, frame_bit(pfn), nr);
 	frame->nr_free += nr;
 	frame_requeue(nid, frame);
+}
+
+/* Take up to @max free pages out of a frame. */
+static unsigned int frame_take(struct frame *frame, unsigned long *pfns, unsigned int max)
+{
+	unsigned int nr = 0, i;
+
+	for (i = 0; i < BITS_TO_LONGS(FRAME_PAGES) && nr < max; i++) {
+		unsigned long word = frame->free[i];
+
+		for (; word && nr < max; word &= word - 1)
+			pfns[nr++] = frame->pfn + i * BITS_PER_LONG + __ffs(word);
+		frame->free[i] = word;
+	}
+	frame->nr_free -= nr;
+
+	return nr;
 }
 
 /*
@@ -402,18 +436,12 @@ static unsigned int node_take(int nid, unsigned long *pfns, unsigned int max,
 		while (nr < max && !list_empty(&node->bucket[i])) {
 			struct frame *frame = list_first_entry(&node->bucket[i],
 							       struct frame, node);
-			unsigned int bit, before = nr;
+			unsigned int taken = frame_take(frame, pfns + nr, max - nr);
 
-			for_each_set_bit(bit, frame->free, FRAME_PAGES) {
-				if (nr == max)
-					break;
-				__clear_bit(bit, frame->free);
-				pfns[nr++] = frame->pfn + bit;
-			}
-			frame->nr_free -= nr - before;
+			nr += taken;
 			frame_requeue(nid, frame);
 			/* Or this goes on for ever with a frame that has none. */
-			if (WARN_ON_ONCE(nr == before))
+			if (WARN_ON_ONCE(!taken))
 				return nr;
 		}
 	}
@@ -481,12 +509,10 @@ static __always_inline unsigned long magazine_take(int nid, bool refill, unsigne
 	return pfn;
 }
 
-static struct page *report_bad(unsigned long bad)
+static void report_bad(unsigned long bad)
 {
 	if (bad != NO_PFN)
 		mismatch(bad, "is not a free page of page tables, and is not handed out");
-
-	return NULL;
 }
 
 /* A page of this CPU's magazine, or NULL. One window, also if it is to be cleared. */
@@ -510,6 +536,17 @@ static __always_inline struct page *magazine_alloc(gfp_t gfp, int nid, bool refi
 	report_bad(bad);
 
 	return pfn == NO_PFN ? NULL : pfn_to_page(pfn);
+}
+
+/* What is handed out by any way but the magazine is made zero here. */
+static struct page *init_page(struct page *page, gfp_t gfp)
+{
+	if (page && want_init_on_alloc(gfp)) {
+		guard(kpkeys_hardened_pgtables)();
+		clear_page(page_address(page));
+	}
+
+	return page;
 }
 
 /* A page of any node, if more than @leave are there. */
@@ -540,12 +577,8 @@ static struct page *node_alloc(gfp_t gfp, int nid, unsigned long leave)
 
 	if (nr_free(nid) < EMERGENCY_MARK)
 		count(EMERGENCY, 1);
-	if (want_init_on_alloc(gfp)) {
-		guard(kpkeys_hardened_pgtables)();
-		clear_page(page_address(pfn_to_page(pfn)));
-	}
 
-	return pfn_to_page(pfn);
+	return init_page(pfn_to_page(pfn), gfp);
 }
 
 /* Tests make it fail. @nid may be NUMA_NO_NODE: then the caller's policy decides. */
@@ -724,11 +757,13 @@ static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries
 			count(PARKED, nr);
 		} else {
 			count(ABANDONED, nr);
+			pause_end = jiffies + (REFILL_BACKOFF << min(nr_given_up++,
+								     MAX_BACKOFF_SHIFT));
 		}
 		return ret;
 	}
 
-	while (chunk_orders[i] != order && i < ARRAY_SIZE(chunk_orders) - 1)
+	while (i < ARRAY_SIZE(chunk_orders) - 1 && order <= chunk_orders[i + 1])
 		i++;
 	count(REFILLS + i, 1);
 	own(pfn, nr);
@@ -764,12 +799,19 @@ static bool refill_parked(int *ret)
 	return true;
 }
 
+/* Others need the memory, too, where there is little of it. */
+static unsigned int max_chunk_order(void)
+{
+	return ilog2(totalram_pages() >> CHUNK_SHARE | 1);
+}
+
 /*
  * Stock a node that has no more than @want free pages, by the largest chunk that is
  * there. One at a time: who waits finds what the other has brought. Nobody here
  * waits for reclaim, so that reclaim may wait for us.
  *
- * Returns -EAGAIN if the node has no chunk; or the error of its pkey.
+ * Returns -EAGAIN if the node has no chunk; the error of its pkey; or -EBUSY if there
+ * were too many of these.
  */
 static int refill_node(int nid, unsigned long want)
 {
@@ -782,11 +824,16 @@ static int refill_node(int nid, unsigned long want)
 	scoped_guard(mutex, &refill_mutex) {
 		if (refill_parked(&ret))
 			return ret;
+		if (nr_given_up && time_before(jiffies, pause_end))
+			return -EBUSY;
 	}
 
 	for (i = 0; i < ARRAY_SIZE(chunk_orders) && chunk_orders[i]; i++) {
 		unsigned int order = chunk_orders[i];
 		struct page *page;
+
+		if (!i)
+			order = clamp(max_chunk_order(), chunk_orders[1], order);
 
 		page = kpkeys_pgtable_cache_alloc_pages(GFP_LIGHT | __GFP_THISNODE, order, nid);
 		if (!page)
@@ -806,12 +853,15 @@ static int refill_node(int nid, unsigned long want)
  * The last resort: single pages, as the caller would get them from the page
  * allocator. Several, if there are: the first of a block may yield no more than the
  * table that its split takes, and the others share that split.
+ *
+ * Returns a page, with *@ret zero; or NULL, with -EAGAIN or the error of the pkey.
  */
-static struct page *refill_singles(gfp_t gfp)
+static struct page *refill_singles(gfp_t gfp, int *ret)
 {
 	unsigned long pfns[SINGLES], aside[SINGLES], one = NO_PFN;
 	unsigned int nr, nr_aside = 0, i;
-	int ret = 0;
+
+	*ret = -EAGAIN;
 
 	gfp = (gfp & ~(__GFP_ZERO | __GFP_ACCOUNT | __GFP_COMP)) | __GFP_SKIP_KASAN;
 	do {
@@ -824,9 +874,9 @@ static struct page *refill_singles(gfp_t gfp)
 			page = kpkeys_pgtable_cache_alloc_pages(GFP_LIGHT, 0, NUMA_NO_NODE);
 		}
 		scoped_guard(mutex, &refill_mutex) {
-			for (i = 0; i < nr; i++) {
-				ret = refill_with(pfns[i], 0, 0, &one);
-				if (ret != -EAGAIN)
+			for (i = 0; i < nr && (!*ret || *ret == -EAGAIN); i++) {
+				*ret = refill_with(pfns[i], 0, 0, &one);
+				if (*ret != -EAGAIN)
 					continue;
 				if (nr_aside < SINGLES)
 					aside[nr_aside++] = pfns[i];
@@ -834,10 +884,18 @@ static struct page *refill_singles(gfp_t gfp)
 					free_range(pfns[i], 1);
 			}
 		}
-	} while (one == NO_PFN && nr && (!ret || ret == -EAGAIN) && nr_aside < SINGLES);
+		/* Only one can be parked, so no other is tried after a failure. */
+		for (; i < nr; i++)
+			free_range(pfns[i], 1);
+	} while (one == NO_PFN && nr && (!*ret || *ret == -EAGAIN) && nr_aside < SINGLES);
 
 	while (nr_aside)
 		free_range(aside[--nr_aside], 1);
+
+	if (one != NO_PFN)
+		*ret = 0;
+	else if (!*ret)
+		*ret = -EAGAIN;
 
 	return one == NO_PFN ? NULL : pfn_to_page(one);
 }
@@ -858,8 +916,6 @@ static bool may_refill(gfp_t gfp)
 	return gfpflags_allow_blocking(gfp) && !atomic && arch_kpkeys_can_split();
 }
 
-#define REFILL_BACKOFF		(HZ / 10)
-
 static void refill_work_fn(struct work_struct *work)
 {
 	struct node_locks *node = container_of(to_delayed_work(work), struct node_locks,
@@ -871,7 +927,8 @@ static void refill_work_fn(struct work_struct *work)
 
 	/* For a mark nobody is to be pushed out of memory, but the last pages are needed. */
 	if (ret == -EAGAIN && nr_free(nid) <= EMERGENCY_MARK) {
-		struct page *page = refill_singles(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+		struct page *page = refill_singles(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
+						   &ret);
 
 		if (page)
 			kpkeys_pgtable_cache_free(page);
@@ -942,11 +999,11 @@ static noinline struct page *alloc_slow(gfp_t gfp, int nid)
 
 	/* In the order in which the page allocator looks: the other nodes, then reclaim. */
 	if (!page && ret == -EAGAIN)
-		page = refill_singles(GFP_LIGHT);
+		page = init_page(refill_singles(GFP_LIGHT, &ret), gfp);
 	if (!page)
 		page = other_node_alloc(gfp, nid, leave);
 	if (!page && ret == -EAGAIN)
-		page = refill_singles(gfp);
+		page = init_page(refill_singles(gfp, &ret), gfp);
 	if (!page) {
 		/* What boot set aside for the time when nothing can be split. */
 		WARN_ONCE(!arch_kpkeys_can_split(), "kpkeys: the stock of page tables for boot is used up\n");
@@ -996,14 +1053,26 @@ bool kpkeys_pgtable_cache_owns(struct page *page)
 static void magazine_put(struct magazine *mag, unsigned int nr)
 {
 	int nid = pfn_to_nid(mag->pfn[0]);
+	struct frame *frame = NULL;
 	unsigned int i;
 
 	lockdep_assert_irqs_disabled();
 	kpkeys_assert_pgtable_write();
 	guard(raw_spinlock)(&nodes[nid].lock);
 
-	for (i = 0; i < nr; i++)
-		frame_put(nid, mag->pfn[--mag->nr], 1);
+	for (i = 0; i < nr; i++) {
+		unsigned long pfn = mag->pfn[--mag->nr];
+
+		/* Pages that were freed together are often of one frame. */
+		if (!frame || frame->pfn != round_down(pfn, FRAME_PAGES)) {
+			if (frame)
+				frame_requeue(nid, frame);
+			frame = frame_of(pfn);
+		}
+		__set_bit(frame_bit(pfn), frame->free);
+		frame->nr_free++;
+	}
+	frame_requeue(nid, frame);
 	node_add_free(nid, nr);
 }
 
@@ -1387,7 +1456,7 @@ static unsigned int __init boot_order(unsigned int nr_state)
 	unsigned int min = order_base_2(CHUNK_MAX_DEMAND + nr_state + INDEX_LEVELS +
 					2 * EMERGENCY_MARK);
 
-	return clamp(ilog2(totalram_pages() >> BOOT_SHARE | 1), min, FRAME_ORDER);
+	return clamp(max_chunk_order(), min, FRAME_ORDER);
 }
 
 static int __init init_nodes(void)

@@ -4,8 +4,8 @@
  *
  *	fill (may sleep) -> take (anywhere), take, ... -> return (anywhere)
  *
- * How many are needed is the architecture's question, who may split when is the
- * caller's. This file only moves pages from one place to another.
+ * The architecture computes how many pages a split takes, and the caller decides
+ * when it may split. This file only moves pages.
  */
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
@@ -15,7 +15,7 @@
 #include <linux/pgalloc.h>
 #include <linux/sched/mm.h>
 
-/* A split writes every entry of the new table. Failure is the caller's to report. */
+/* A split writes every entry of the new table. The caller reports a failure. */
 #define GFP_SPLIT_RESERVE	((GFP_PGTABLE_KERNEL & ~__GFP_ZERO) | __GFP_NOWARN)
 
 VISIBLE_IF_KUNIT struct ptdesc *kpkeys_split_reserve_alloc_one(void)
@@ -34,21 +34,21 @@ VISIBLE_IF_KUNIT void kpkeys_split_reserve_free_one(struct ptdesc *ptdesc)
 
 /**
  * kpkeys_split_reserve_fill() - make sure that a reserve has enough pages
- * @reserve: the reserve, which the caller owns.
- * @nr:      how many takes have to succeed from now on.
+ * @reserve: the reserve, owned by the caller.
+ * @nr:      the number of pages that it must have at least.
  *
- * Allocates what is missing. On failure the reserve keeps what it has got, and it
- * is still the owner's to return.
+ * Allocates the missing pages. On failure the reserve keeps those it got, and the
+ * owner must still return them.
  *
- * Context: May sleep, like pagetable_alloc(). No lock may be held under which
- *          page tables are split.
- * Return: 0, and then the next @nr calls of pagetable_alloc_split() succeed; or
+ * Context: May sleep, as pagetable_alloc(). The lock of the split must not be
+ *          held.
+ * Return: 0, and the next @nr calls of pagetable_alloc_split() succeed; or
  *         -ENOMEM.
  */
 int kpkeys_split_reserve_fill(struct kpkeys_split_reserve *reserve,
 			      unsigned int nr)
 {
-	/* A full reserve, or a page from a cache, must not hide that this may sleep. */
+	/* Complain about callers that must not sleep, even if nothing is missing. */
 	might_alloc(GFP_SPLIT_RESERVE);
 
 	while (reserve->nr < nr) {
@@ -64,16 +64,16 @@ int kpkeys_split_reserve_fill(struct kpkeys_split_reserve *reserve,
 
 /**
  * pagetable_alloc_split() - take a page-table page out of a reserve
- * @reserve: the reserve, which the caller owns or has been handed.
+ * @reserve: the reserve, which the caller owns or was passed.
  *
- * pagetable_alloc() with the allocation taken out. There is no fallback if the
- * reserve is empty: a page from elsewhere may be one that needs a split to
- * become a page table.
+ * Takes the place of pagetable_alloc() where nothing can be allocated. There is
+ * no fallback if the reserve is empty: a page from elsewhere might need a split
+ * to become a page table.
  *
  * Context: Any.
  * Return: a page that belongs to the caller, not constructed, with undefined
- *         content; NULL if the reserve is empty, which is a bug of the caller,
- *         and nothing has changed.
+ *         content; or NULL if the reserve is empty, which is a bug of the caller
+ *         and changes nothing.
  */
 struct ptdesc *pagetable_alloc_split(struct kpkeys_split_reserve *reserve)
 {
@@ -92,9 +92,9 @@ struct ptdesc *pagetable_alloc_split(struct kpkeys_split_reserve *reserve)
 
 /**
  * kpkeys_split_reserve_add() - put a page into a reserve
- * @reserve: the reserve, which the caller owns.
- * @ptdesc:  a page as from pagetable_alloc(), not constructed; it belonged to the
- *           caller and belongs to the reserve now.
+ * @reserve: the reserve, owned by the caller.
+ * @ptdesc:  a page as from pagetable_alloc(), not constructed. The caller passes
+ *           its ownership to the reserve.
  *
  * Context: Any.
  */
@@ -108,9 +108,9 @@ void kpkeys_split_reserve_add(struct kpkeys_split_reserve *reserve,
 }
 
 /**
- * kpkeys_split_reserve_return() - free what is left in a reserve
- * @reserve: the reserve, which the caller owns. It is empty afterwards, and may
- *           be filled again.
+ * kpkeys_split_reserve_return() - free the pages that are left in a reserve
+ * @reserve: the reserve, owned by the caller. It is empty afterwards, and may be
+ *           filled again.
  *
  * Context: As pagetable_free().
  */
@@ -124,6 +124,6 @@ void kpkeys_split_reserve_return(struct kpkeys_split_reserve *reserve)
 		kpkeys_split_reserve_free_one(ptdesc);
 	}
 
-	/* The count is what fill promises by. */
+	/* fill relies on the count. */
 	VM_WARN_ON_ONCE(reserve->nr);
 }

@@ -10,6 +10,7 @@
  */
 #include <linux/debugfs.h>
 #include <linux/init.h>
+#include <linux/kthread.h>
 #include <linux/memblock.h>
 #include <linux/mm.h>
 #include <linux/pgalloc.h>
@@ -95,6 +96,56 @@ static int many_tables(int nr)
 	return n == nr ? nr : -ENOMEM;
 }
 
+#define BURST	20
+
+static atomic_t nr_at_work, nr_done;
+
+static int burst(void *data)
+{
+	struct ptdesc *mine[BURST] = {};
+	int i, n;
+
+	/* All at once. */
+	while (atomic_read(&nr_at_work) < num_online_cpus())
+		cpu_relax();
+	for (n = 0; n < *(int *)data; n += BURST) {
+		for (i = 0; i < BURST; i++)
+			mine[i] = pagetable_alloc(GFP_PGTABLE_KERNEL, 0);
+		for (i = 0; i < BURST; i++) {
+			if (mine[i])
+				pagetable_free(mine[i]);
+		}
+	}
+	atomic_inc(&nr_done);
+	while (!kthread_should_stop())
+		schedule_timeout_uninterruptible(1);
+
+	return 0;
+}
+
+/* Tables of all CPUs at once, a few at a time, so that some of them go through locks. */
+static int contended(int nr)
+{
+	struct task_struct *t[NR_CPUS] = {};
+	int cpu, ret = nr * num_online_cpus();
+
+	atomic_set(&nr_at_work, 0);
+	atomic_set(&nr_done, 0);
+	for_each_online_cpu(cpu) {
+		t[cpu] = kthread_create_on_cpu(burst, &nr, cpu, "bench/%u");
+		if (IS_ERR(t[cpu]))
+			return PTR_ERR(t[cpu]);
+		atomic_inc(&nr_at_work);
+		wake_up_process(t[cpu]);
+	}
+	while (atomic_read(&nr_done) < num_online_cpus())
+		schedule_timeout_uninterruptible(1);
+	for_each_online_cpu(cpu)
+		kthread_stop(t[cpu]);
+
+	return ret;
+}
+
 static int vmalloc_pages(int pages, int nr)
 {
 	int i;
@@ -170,6 +221,8 @@ static long run(const char *name)
 		bench_cache_shrink();
 		return MEASURE(many_tables(NR_TABLES));
 	}
+	if (!strcmp(name, "contended"))
+		return MEASURE(contended(20000));
 	if (sscanf(name, "vmalloc-%ld", &n) == 1) {
 		vmalloc_pages(n, 200);
 		return MEASURE(vmalloc_pages(n, 200));

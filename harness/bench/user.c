@@ -211,6 +211,11 @@ int main(void)
 	must(!mount("sys", "/sys", "sysfs", 0, NULL), "sysfs");
 	must(!mount("debug", "/sys/kernel/debug", "debugfs", 0, NULL), "debugfs");
 
+	if (getenv("contended")) {
+		in_kernel("contended");
+		printf("bench: end\n");
+		reboot(LINUX_REBOOT_CMD_POWER_OFF);
+	}
 	meminfo("before");
 	done("fork-64MB", bench_fork(MADV_NOHUGEPAGE));
 	done("fork-64MB-huge", bench_fork(MADV_HUGEPAGE));

@@ -3,18 +3,17 @@
 #define __ASM_GENERIC_KPKEYS_H
 
 /*
- * Allocation of the protection keys of the kernel's own mappings. An
- * architecture may define other values before it includes this file; they are
- * preprocessor constants because the register they end up in is also set up
- * from assembly.
+ * Protection keys of the kernel's own mappings. An architecture may define other
+ * values before it includes this file. They are preprocessor constants because
+ * assembly code initialises the register, too.
  */
 
-/* Memory that every context may read and write: all that has no other key. */
+/* All memory without a pkey of its own: every context may read and write it. */
 #ifndef KPKEYS_PKEY_DEFAULT
 #define KPKEYS_PKEY_DEFAULT	0
 #endif
 
-/* Page-table pages: readable in every context, writable in one. */
+/* Page-table pages: every context may read them, one may write them. */
 #ifndef KPKEYS_PKEY_PGTABLES
 #define KPKEYS_PKEY_PGTABLES	1
 #endif

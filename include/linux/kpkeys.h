@@ -11,12 +11,12 @@
 
 /**
  * enum kpkeys_ctx - what a thread may do with memory that has a kernel pkey
- * @KPKEYS_CTX_DEFAULT:  no more than what all kernel code may do.
+ * @KPKEYS_CTX_DEFAULT:  only what all kernel code may do.
  * @KPKEYS_CTX_PGTABLES: page-table pages may be written.
  *
- * Contexts are not ordered. Entering a context other than
- * %KPKEYS_CTX_DEFAULT grants what that context is for on top of what the
- * thread already has; entering %KPKEYS_CTX_DEFAULT takes every grant away.
+ * Contexts have no order. Entering a context other than %KPKEYS_CTX_DEFAULT
+ * adds its grant to those that the thread already has. Entering
+ * %KPKEYS_CTX_DEFAULT removes all grants.
  */
 enum kpkeys_ctx {
 	KPKEYS_CTX_DEFAULT,
@@ -33,37 +33,38 @@ enum kpkeys_ctx {
  * DOC: Kernel pkeys contexts
  *
  * A protection key (pkey) is a small number in the page-table entries of a
- * mapping. What may be done through such a mapping is looked up, by that
- * number, in a register of the CPU. A *kpkeys context* is a value of that
- * register. Code that has to write memory with a privileged pkey opens a
- * window: it enters the context made for that memory, writes, and leaves.
+ * mapping. It selects a field of a CPU register, which says what the kernel may
+ * do through that mapping. A *kpkeys context* is a value of this register. Code
+ * that writes memory with a privileged pkey opens a window: it enters the
+ * context for that memory, writes, and leaves.
  *
- * The register belongs to the thread. It is switched with it, so a thread may
- * sleep, be preempted or migrate inside a window, and no other thread ever
- * runs with it. An exception or a softirq that arrives in a window runs in
- * %KPKEYS_CTX_DEFAULT, and the window is there again when the interrupted
- * code goes on. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its
- * parent was doing.
+ * The register belongs to the thread, and is switched with it. A thread may
+ * sleep, be preempted or migrate inside a window, and no other thread runs with
+ * this window open. Exceptions and softirqs that arrive in a window run in
+ * %KPKEYS_CTX_DEFAULT. The window is restored when the interrupted code
+ * continues. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its parent was
+ * doing.
  *
- * Sections nest, in any order of contexts, as long as each leave is given the
- * state of its own enter. Entering a context that is in force already writes
- * no register, and neither does the leave which belongs to it.
+ * Sections nest, in any order of contexts, as long as each leave gets the state
+ * of its own enter. If the context is already in force, neither enter nor leave
+ * writes the register.
  *
  * The context must be a compile-time constant, and enter and leave are always
- * inlined: the kernel has no function that opens a window of the caller's
- * choice, which a hijacked indirect call could be aimed at.
+ * inlined. So the kernel has no function that opens a window of the caller's
+ * choice, which could be the target of a hijacked indirect call.
  *
  * An architecture selects CONFIG_ARCH_HAS_KPKEYS and provides in asm/kpkeys.h
  *
- * - arch_supports_kpkeys(): is there such a register on this machine? A
- *   patched branch, false until the boot CPU's features are known.
- * - arch_kpkeys_read(), arch_kpkeys_write(): the register of this CPU. Once the
- *   write returns, accesses before it were checked with the old value, and
- *   accesses after it are checked with the new one.
- * - arch_kpkeys_context(): the value that @reg becomes on entering @ctx.
+ * - arch_supports_kpkeys(): does this machine have such a register? A patched
+ *   branch, false until the features of the boot CPU are known.
+ * - arch_kpkeys_read(), arch_kpkeys_write(): the register of this CPU. Accesses
+ *   before the write are checked with the old value, and accesses after it with
+ *   the new one.
+ * - arch_kpkeys_context(): the value of the register after entering @ctx with
+ *   the value @reg. It is never 0.
  */
 
-/* kpkeys_enter_context() for who knows that there are kpkeys. */
+/* kpkeys_enter_context() for callers that have checked arch_supports_kpkeys(). */
 static __always_inline __must_check
 struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
 {
@@ -76,8 +77,8 @@ struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
 	reg = arch_kpkeys_read();
 	if (arch_kpkeys_context(reg, ctx) != reg) {
 		/*
-		 * Or the compiler works out the new value before the branch,
-		 * and each nested section pays for what it does not use.
+		 * Keep the compiler from computing the new value before the
+		 * branch, where nested sections would pay for it.
 		 */
 		OPTIMIZER_HIDE_VAR(reg);
 		arch_kpkeys_write(arch_kpkeys_context(reg, ctx));
@@ -92,7 +93,7 @@ struct kpkeys_state __kpkeys_enter_context(enum kpkeys_ctx ctx)
  * @ctx: the context, a compile-time constant.
  *
  * Context: Any. The section may sleep.
- * Return: the state to hand to kpkeys_leave_context(), owned by the caller.
+ * Return: the state to pass to kpkeys_leave_context(), owned by the caller.
  */
 static __always_inline __must_check
 struct kpkeys_state kpkeys_enter_context(enum kpkeys_ctx ctx)
@@ -104,7 +105,7 @@ struct kpkeys_state kpkeys_enter_context(enum kpkeys_ctx ctx)
 }
 
 /**
- * kpkeys_leave_context() - go back to what was before kpkeys_enter_context()
+ * kpkeys_leave_context() - undo kpkeys_enter_context()
  * @state: what the matching kpkeys_enter_context() returned.
  *
  * Context: Any. Must be called by the thread that entered, in the reverse order
@@ -118,13 +119,13 @@ void kpkeys_leave_context(const struct kpkeys_state *state)
 }
 
 /**
- * kpkeys_in_context() - does this thread have what a context grants?
- * @ctx: the context, a compile-time constant. For %KPKEYS_CTX_DEFAULT the
- *       question is whether the thread has nothing else.
+ * kpkeys_in_context() - does this thread have the grant of a context?
+ * @ctx: the context, a compile-time constant. For %KPKEYS_CTX_DEFAULT: does the
+ *       thread have no grant at all?
  *
  * Context: Any.
- * Return: true if entering @ctx would change nothing; also true where there are
- *         no kpkeys, and nothing is ever denied.
+ * Return: true if entering @ctx would change nothing. Always true without kpkeys,
+ *         as nothing is denied then.
  */
 static __always_inline bool kpkeys_in_context(enum kpkeys_ctx ctx)
 {
@@ -142,8 +143,8 @@ static __always_inline bool kpkeys_in_context(enum kpkeys_ctx ctx)
  * kpkeys_assert_context() - assert that a context is in force
  * @ctx: the context, a compile-time constant.
  *
- * For the functions that do the writing while their callers open the window.
- * Costs nothing without CONFIG_DEBUG_VM.
+ * For functions that write in a window which their callers have opened. Costs
+ * nothing without CONFIG_DEBUG_VM.
  *
  * Context: Any.
  */
@@ -152,10 +153,7 @@ static __always_inline void kpkeys_assert_context(enum kpkeys_ctx ctx)
 	VM_WARN_ON_ONCE(!kpkeys_in_context(ctx));
 }
 
-/*
- * guard(kpkeys_default)() and guard(kpkeys_pgtables)(): one section for the
- * rest of the scope.
- */
+/* guard(kpkeys_default)(), guard(kpkeys_pgtables)(): a section up to the end of the scope. */
 #define DEFINE_KPKEYS_GUARD(name, ctx)					\
 	DEFINE_LOCK_GUARD_0(name,					\
 			    _T->state = kpkeys_enter_context(ctx),	\

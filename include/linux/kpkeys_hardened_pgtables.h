@@ -10,9 +10,9 @@ struct page;
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
 
 /*
- * Invariant: once true, every page-table page that the hardware can reach has
+ * Invariant: once true, every page table that the hardware can reach has
  * %KPKEYS_PKEY_PGTABLES in each of its writable mappings, except for those that
- * kpkeys_hardened_pgtables_init() is still about to visit. Never goes back.
+ * kpkeys_hardened_pgtables_init() has not visited yet. Never becomes false again.
  */
 DECLARE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
 
@@ -63,14 +63,14 @@ bool kpkeys_free_pages_ok(struct page *page, unsigned int order);
 
 /**
  * kpkeys_check_free_pages() - keep protected pages out of the page allocator
- * @page:  the first of the pages that are freed.
- * @order: their order.
+ * @page:  the first page to be freed.
+ * @order: the order of the pages.
  *
- * For the page allocator. Costs nothing without
+ * Called by the page allocator. Costs nothing without
  * CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG.
  *
  * Context: Any.
- * Return: true if the pages may be freed; false if they must be forgotten.
+ * Return: true if the pages may be freed; false if they must be leaked.
  */
 static __always_inline bool kpkeys_check_free_pages(struct page *page,
 						    unsigned int order)
@@ -83,14 +83,14 @@ static __always_inline bool kpkeys_check_free_pages(struct page *page,
 }
 
 /**
- * kpkeys_enter_pgtable_write() - open the window in which tables are written
+ * kpkeys_enter_pgtable_write() - open the window for writing page tables
  *
  * For guard(kpkeys_hardened_pgtables)() and for the lazy MMU mode of an
- * architecture, which both keep the state until they leave by
+ * architecture. Both keep the state, and close the window with
  * kpkeys_leave_context().
  *
  * Context: Any.
- * Return: what kpkeys_leave_context() needs; that nothing is to be done, if page
+ * Return: the state for kpkeys_leave_context(), which does nothing with it if page
  *         tables are not protected.
  */
 static __always_inline __must_check
@@ -105,7 +105,7 @@ struct kpkeys_state kpkeys_enter_pgtable_write(void)
 /**
  * kpkeys_assert_pgtable_write() - assert that page tables may be written here
  *
- * For the functions that store to a table. Costs nothing without
+ * For functions that store to a page table. Costs nothing without
  * CONFIG_DEBUG_VM.
  *
  * Context: Any.
@@ -116,7 +116,7 @@ static __always_inline void kpkeys_assert_pgtable_write(void)
 		kpkeys_assert_context(KPKEYS_CTX_PGTABLES);
 }
 
-/* guard(kpkeys_hardened_pgtables)(): tables may be written up to the end of the scope. */
+/* guard(kpkeys_hardened_pgtables)(): page tables may be written up to the end of the scope. */
 DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables,
 		    _T->state = kpkeys_enter_pgtable_write(),
 		    kpkeys_leave_context(&_T->state),

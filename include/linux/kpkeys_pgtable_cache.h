@@ -9,21 +9,21 @@ struct page;
 /**
  * struct kpkeys_pgtable_cache_stats - where the pages of the cache are
  * @taken:      taken from the page allocator and not given back.
- * @cached:     free, ready to be handed out, those in magazines included.
+ * @cached:     free, ready to be handed out, including those in magazines.
  * @reserved:   in the reserve for the next refill.
  * @in_use:     handed out, or used for a split by a refill.
- * @meta:       what the cache keeps its own state in.
+ * @meta:       used for the state of the cache.
  * @moving:     on their way back to the page allocator.
  * @parked:     in a chunk whose pkey could not be set.
- * @poisoned:   found to be broken, and not used any more.
- * @leaked:     their pkey could not be set or restored; not used any more.
+ * @poisoned:   marked by memory_failure(), not used any more.
+ * @leaked:     their pkey could not be set or reset; not used any more.
  * @lowest:     the lowest number of free pages on a node so far.
- * @refills:    by chunks of each of the orders that are tried, largest first.
+ * @refills:    chunks taken from the page allocator, by order, largest first.
  * @given_back: how often pages went back to the page allocator.
- * @splits:     how often that took a split of the direct map.
- * @emergency:  pages handed out of the last ones, to who could not refill.
+ * @splits:     how often that split the direct map.
+ * @emergency:  pages handed out when a node had only a few left.
  * @refused:    allocations that found the cache empty and could not refill it.
- * @mismatched: pages that were not what their owner or a list said.
+ * @mismatched: pages that were freed twice, or in a list but not free.
  *
  * Invariant: @taken is the sum of @cached, @reserved, @in_use, @meta, @moving,
  * @parked, @poisoned and @leaked.
@@ -55,7 +55,7 @@ unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages);
 void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats);
 
 #if IS_ENABLED(CONFIG_KUNIT)
-/* For tests, which make them fail. */
+/* Replaced by tests. */
 struct kpkeys_split_reserve;
 struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order, int nid);
 int kpkeys_pgtable_cache_set_pkey(unsigned long addr, int nr, int pkey,

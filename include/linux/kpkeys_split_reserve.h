@@ -10,18 +10,18 @@ struct ptdesc;
 /**
  * struct kpkeys_split_reserve - page-table pages that are set aside for a split
  * @pages: the pages, linked by ptdesc->pt_list.
- * @nr:    how many.
+ * @nr:    the number of pages.
  *
  * Splitting a block of a live kernel mapping takes page-table pages at a point
  * where nothing can be allocated: a lock is held, or all other CPUs are stopped,
- * and the allocation might need a split itself. So whoever wants to split fills a
- * reserve first, and hands it down as an argument.
+ * and the allocation might need a split itself. So the caller fills a reserve
+ * first, and passes it to the split as an argument.
  *
- * Invariant: a reserve has one owner, who has been handed the pointer; there is
- * no lock and no global reserve. A page is in at most one reserve, and while it
- * is in one nobody else knows of it. The pages are as pagetable_alloc() returned
- * them, not constructed, with undefined content. A reserve on the stack is empty
- * by the time its frame goes.
+ * Invariant: a reserve has one owner, the one that has the pointer. There is no
+ * lock and no global reserve. A page is in at most one reserve, and nothing else
+ * refers to it meanwhile. The pages are as pagetable_alloc() returned them: not
+ * constructed, and with undefined content. A reserve on the stack is empty at
+ * the end of its scope.
  */
 struct kpkeys_split_reserve {
 	struct list_head pages;
@@ -41,16 +41,17 @@ void kpkeys_split_reserve_add(struct kpkeys_split_reserve *reserve,
 void kpkeys_split_reserve_return(struct kpkeys_split_reserve *reserve);
 
 #if IS_ENABLED(CONFIG_KUNIT)
-/* For tests, which let one fail and watch the other. */
+/* Replaced by tests. */
 struct ptdesc *kpkeys_split_reserve_alloc_one(void);
 void kpkeys_split_reserve_free_one(struct ptdesc *ptdesc);
 #endif
 
-/*
- * KPKEYS_SPLIT_RESERVE_ONSTACK() - a reserve that returns what is left of it
+/**
+ * KPKEYS_SPLIT_RESERVE_ONSTACK() - declare a reserve that returns its leftovers
+ * @name: the name of the variable.
  *
  * Declare it before the guard of the lock under which it is used, so that the
- * pages go back after that lock is dropped.
+ * pages go back after the lock is dropped.
  */
 #define KPKEYS_SPLIT_RESERVE_ONSTACK(name)				\
 	struct kpkeys_split_reserve name				\

@@ -6,16 +6,16 @@
 
 /**
  * struct kpkeys_state - what kpkeys_leave_context() has to undo
- * @restore: the register as it was before, or 0 if it was not written. It is
- *           never 0: memory without a pkey of its own could not be read.
+ * @restore: the previous value of the register, or 0 if it was not written. No
+ *           value of the register is 0.
  *
- * Lives on the stack of the section that it belongs to, or in the task if that
- * is where the section is remembered.
+ * Lives on the stack of its section, or in the task if the section does not end
+ * in the function that began it.
  *
- * Invariant: @restore alone decides whether leave writes. Whether the machine
- * has kpkeys, or the feature that opened the window is on, must not be looked
- * at again: the answer may have changed inside the section, and the window
- * would then stay open for good, or open where it never was.
+ * Invariant: only @restore decides whether leave writes the register. Leave must
+ * not check again whether the machine has kpkeys, or whether the feature that
+ * opened the window is on. That may have changed inside the section; the window
+ * would stay open, or a window would be opened that never was.
  */
 struct kpkeys_state {
 	u64 restore;

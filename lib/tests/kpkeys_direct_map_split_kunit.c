@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of splitting live kernel mappings. Blocks can be split only once,
- * so most of it happens in a window of vmalloc space in which two adjacent
- * blocks map the same memory, and which is mapped afresh for each split. They are
- * as large as the page size allows: PUD blocks with 4K pages, else PMD blocks.
+ * KUnit tests of splitting live kernel mappings. A block can be split only once,
+ * so most tests use a window of vmalloc space. Two adjacent blocks there map the
+ * same memory, and are mapped again for each split. They are as large as the page
+ * size allows: PUD blocks with 4K pages, else PMD blocks.
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -27,7 +27,7 @@
 #define WINDOW_BLOCKS	2
 #define HAMMER_RANGES	100
 
-/* Each takes an emulator some milliseconds. */
+/* Each takes a few milliseconds in an emulator. */
 static unsigned int hammer_ranges = HAMMER_RANGES;
 module_param(hammer_ranges, uint, 0644);
 MODULE_PARM_DESC(hammer_ranges, "how many ranges the hammer splits, 100 at least");
@@ -67,7 +67,7 @@ static bool window_is_block(struct window *w, int i)
 				      pmd_leaf(pmdp_get(window_pmd(w, i)));
 }
 
-/* All of the window mapped by blocks that are as large as can be. */
+/* Map the window with the largest blocks that are possible. */
 static void window_map(struct kunit *test)
 {
 	struct window *w = test->priv;
@@ -105,7 +105,7 @@ static unsigned int window_tables(struct kunit *test)
 	return nr;
 }
 
-/* Does the range begin and end at a boundary of leaves, and map what it should? */
+/* Does the range begin and end at a boundary of leaves, and map the right memory? */
 static bool window_is_split_at(struct kunit *test, unsigned long addr)
 {
 	struct window *w = test->priv;
@@ -128,7 +128,7 @@ static bool window_is_split_at(struct kunit *test, unsigned long addr)
 	       (!pte_cont(pte) || IS_ALIGNED(addr, CONT_PTE_SIZE));
 }
 
-/* Split, and see that it took what was predicted. @start and @end from the base on. */
+/* Split, and check the prediction. @start and @end are offsets from the base. */
 static void expect_split(struct kunit *test, unsigned long start,
 			 unsigned long end, unsigned int demand)
 {
@@ -149,7 +149,7 @@ static void kpkeys_split_test_demand(struct kunit *test)
 	unsigned long block = block_size();
 	unsigned int tables = block_tables();
 
-	/* Nothing to split: the boundaries are there. */
+	/* Nothing to split: the boundaries exist. */
 	window_map(test);
 	expect_split(test, 0, block, 0);
 	expect_split(test, 0, 2 * block, 0);
@@ -184,7 +184,7 @@ static void kpkeys_split_test_demand(struct kunit *test)
 	expect_split(test, PMD_SIZE, 3 * PMD_SIZE + PAGE_SIZE, 2);
 }
 
-/* A contiguous hint is dropped by writing entries, without a page. */
+/* A contiguous hint is cleared by writing entries, which takes no page. */
 static void kpkeys_split_test_cont(struct kunit *test)
 {
 	struct window *w = test->priv;
@@ -212,8 +212,8 @@ static void kpkeys_split_test_cont(struct kunit *test)
 }
 
 /*
- * Another CPU has come half the way of dropping the hint of a group. A range in
- * the second half must wait for it, or both would write the same entries.
+ * Another CPU has cleared the hint of half of a group. A split in the second half
+ * must wait for it, or both would write the same entries.
  */
 static void kpkeys_split_test_cont_in_progress(struct kunit *test)
 {
@@ -316,7 +316,7 @@ static void kpkeys_split_test_no_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(start, end), 0);
 }
 
-/* A page of the direct map goes away and comes back; its neighbours stay. */
+/* A page of the direct map is unmapped and mapped again; its neighbours stay. */
 static void kpkeys_split_test_direct_map(struct kunit *test)
 {
 	struct page *page = alloc_pages(GFP_KERNEL, 2);
@@ -337,12 +337,12 @@ static void kpkeys_split_test_direct_map(struct kunit *test)
 
 #define HAMMER_THREADS	4
 #define HAMMER_ROUNDS	40
-/* All are held until the end: larger ones would be all memory with 64K pages. */
+/* All are kept until the end: larger ones would use up memory with 64K pages. */
 #define HAMMER_ORDER	get_order(SZ_4M)
 
 struct hammer {
 	struct kunit *test;
-	/* Kept, or the next would be where the map is split already. */
+	/* Keep it, or the next one would be where the map is split already. */
 	struct page *page[HAMMER_ROUNDS];
 	unsigned int order[HAMMER_ROUNDS];
 	unsigned int done;		/* ranges taken out and put back */
@@ -352,7 +352,7 @@ struct hammer {
 
 static atomic_t allocations;
 
-/* Every 8th page table is one too many. */
+/* Every 8th allocation of a page table fails. */
 static struct ptdesc *alloc_or_fail_at_times(void)
 {
 	if (!(atomic_inc_return(&allocations) % 8))
@@ -395,7 +395,7 @@ static void hammer_once(struct hammer *h, struct page *page, unsigned int order)
 	}
 	if (!only_these_are_unmapped(page, order, first, nr))
 		h->wrong++;
-	/* The boundaries are there, so that this cannot fail. */
+	/* The boundaries exist, so this cannot fail. */
 	if (set_direct_map_valid_noflush(page + first, nr, true) ||
 	    !only_these_are_unmapped(page, order, 0, 0))
 		h->wrong++;
@@ -428,8 +428,8 @@ static int hammer_fn(void *data)
 }
 
 /*
- * Random ranges of the direct map at once, while memory for page tables runs out
- * and CPUs come and go.
+ * Split random ranges of the direct map concurrently, while allocations of page
+ * tables fail and CPUs are unplugged.
  */
 static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 {
@@ -465,7 +465,7 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 	KUNIT_EXPECT_GT(test, done, HAMMER_ROUNDS);
 }
 
-/* Once for all tests: KASAN has a shadow for all that is reserved, which takes it long. */
+/* Once for all tests, as KASAN takes long to make the shadow of the area. */
 static int kpkeys_split_test_suite_init(struct kunit_suite *suite)
 {
 	unsigned long block = block_size();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of protected page tables. What is protected is not taken from the
- * code under test: the tables and their mappings are found as the hardware finds
- * them, by following descriptors from the roots.
+ * KUnit tests of protected page tables. They do not rely on the code under test to
+ * know what is protected: they find page tables and their mappings as hardware
+ * does, by following descriptors from the roots.
  */
 #include <kunit/test.h>
 
@@ -28,7 +28,7 @@ MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 #define LAST_LEVEL	3
 #define NR_LEVELS	(LAST_LEVEL + 2)	/* levels -1 to 3 */
 
-/* Write to a table what is there already; 0 if that was possible. */
+/* Write the present value to a table: 0 if that was possible. */
 static int probe(u64 *entry)
 {
 	u64 val = READ_ONCE(*entry);
@@ -48,7 +48,7 @@ static int root_level(void)
 	return level;
 }
 
-/* A root that was compiled as such may have another size than the tables below. */
+/* A root table in the image may have another size than the tables below it. */
 static bool is_real_root(int level)
 {
 	return level == LAST_LEVEL + 1 - CONFIG_PGTABLE_LEVELS;
@@ -97,7 +97,7 @@ static void translate(struct mm_struct *mm, unsigned long addr,
 	}
 }
 
-/* Writes to the tables behind @addr are denied, or all possible if nothing is protected. */
+/* Writes to the tables of @addr must be denied, or all succeed without protection. */
 static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 			    const void *ptr, const char *what)
 {
@@ -115,7 +115,7 @@ static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 				KUNIT_EXPECT_EQ_MSG(test, probe(entry[level + 1]),
 						    rodata_enabled ? -EFAULT : 0,
 						    "%s, root table", what);
-			/* With two levels it may map the direct map by itself. */
+			/* With two levels, the root may map the direct map itself. */
 			nr += pmd_leaf(__pmd(READ_ONCE(*entry[level + 1])));
 			continue;
 		}
@@ -126,7 +126,7 @@ static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 	KUNIT_EXPECT_GT_MSG(test, nr, 0, "%s has no tables", what);
 }
 
-/* Change what hardware ignores and software does not; 0 if that was possible. */
+/* Change a bit that only software uses: 0 if that was possible. */
 static int corrupt(struct kunit *test, u64 *entry)
 {
 	u64 was = READ_ONCE(*entry), wrong = was ^ PTE_DIRTY;
@@ -139,7 +139,7 @@ static int corrupt(struct kunit *test, u64 *entry)
 	return ret;
 }
 
-/* What the tables behind @ptr say can be changed by a write, unless they are protected. */
+/* Entries that map @ptr can be changed by a write, unless they are protected. */
 static void corrupt_tables_of(struct kunit *test, struct mm_struct *mm,
 			      const void *ptr, const char *what)
 {
@@ -180,7 +180,7 @@ static void kpkeys_pgtables_test_write_user(struct kunit *test)
 	corrupt_tables_of(test, current->mm, addr, "user memory");
 }
 
-/* What it is good for: the victim's address leads to memory of the attacker's choice. */
+/* The purpose of an attack: the address now maps memory of the attacker's choice. */
 static void kpkeys_pgtables_test_redirect_user(struct kunit *test)
 {
 	bool protected = kpkeys_hardened_pgtables_enabled();
@@ -254,7 +254,7 @@ static void lazy_irq(struct irq_work *work)
 	struct ptdesc *ptdesc;
 
 	li->open = kpkeys_in_context(KPKEYS_CTX_PGTABLES);
-	/* Tables come and go in the middle of the section. */
+	/* Tables are allocated and freed inside the section. */
 	ptdesc = pagetable_alloc(GFP_ATOMIC, 0);
 	if (ptdesc)
 		pagetable_free(ptdesc);
@@ -263,7 +263,7 @@ static void lazy_irq(struct irq_work *work)
 #define EXPECT_OPEN(test, open)						\
 	KUNIT_EXPECT_EQ(test, kpkeys_in_context(KPKEYS_CTX_PGTABLES), open)
 
-/* One window for the section, however it is nested, paused and interrupted. */
+/* One window for the section, even if nested, paused or interrupted. */
 static void kpkeys_pgtables_test_lazy_mmu(struct kunit *test)
 {
 	struct lazy_irq li = { .work = IRQ_WORK_INIT(lazy_irq), .open = true };
@@ -321,7 +321,7 @@ static bool has_pkey(u64 leaf, int pkey)
 	return (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(pkey);
 }
 
-/* From allocation to free: read-only and zeroed, then ordinary again or cached. */
+/* A table is read-only and zeroed, and ordinary or cached after it was freed. */
 static void kpkeys_pgtables_test_alloc_free(struct kunit *test)
 {
 	static const unsigned int orders[] = { 0, 1, 3 };
@@ -345,7 +345,7 @@ static void kpkeys_pgtables_test_alloc_free(struct kunit *test)
 							 KPKEYS_PKEY_PGTABLES));
 		}
 		pagetable_free(ptdesc);
-		/* What is free in the cache stays as it is. */
+		/* Free pages in the cache remain protected. */
 		if (kpkeys_pgtable_cache_owns(virt_to_page(table)))
 			continue;
 		for (n = 0; n < 1 << order; n++)
@@ -354,7 +354,7 @@ static void kpkeys_pgtables_test_alloc_free(struct kunit *test)
 	}
 }
 
-/* The neighbours of a table in the direct map are not touched. */
+/* Neighbours of a table in the direct map stay writable. */
 static void kpkeys_pgtables_test_neighbours(struct kunit *test)
 {
 	unsigned long block = __get_free_pages(GFP_KERNEL, 2);
@@ -370,8 +370,8 @@ static void kpkeys_pgtables_test_neighbours(struct kunit *test)
 }
 
 /*
- * Mappings of tables that may be writable. Everything that is not in here and is
- * writable makes the walk fail.
+ * Mappings of tables that may be writable. Any other writable mapping makes the
+ * walk fail.
  */
 struct accepted {
 	const char *name;
@@ -425,7 +425,7 @@ static unsigned int nr_entries(int level)
 	return is_real_root(level) ? PTRS_PER_PGD : PTRS_PER_PTE;
 }
 
-/* Note every table below and including @table. */
+/* Record @table and every table below it. */
 static void note_tables(struct walk *w, u64 *table, int level)
 {
 	unsigned long pfn = virt_to_pfn(table);
@@ -490,7 +490,7 @@ static void check_mappings(struct walk *w, u64 *table, int level,
 
 		prev = desc;
 		desc = READ_ONCE(table[i]);
-		/* Terabytes of KASAN shadow are the same few tables. */
+		/* The same few tables map terabytes of KASAN shadow. */
 		if (!(desc & PTE_VALID) || desc == prev)
 			continue;
 		if (desc_is_table(desc, level))
@@ -501,8 +501,8 @@ static void check_mappings(struct walk *w, u64 *table, int level,
 }
 
 /*
- * All other CPUs stand still, so that no table comes or goes. A fixmap slot maps
- * tables only while they are written; let it map one now.
+ * All other CPUs are stopped, so that no table is allocated or freed. A fixmap slot
+ * maps a table only while it is written, so let it map one now.
  */
 static int do_walk(void *data)
 {
@@ -529,9 +529,8 @@ static int do_walk(void *data)
 }
 
 /*
- * Every table that init_mm, the idmap and the processes lead to, in every mapping
- * that init_mm has of it, wherever that is: direct map, kernel image, fixmap slot,
- * vmalloc.
+ * Every table of init_mm, the idmap and the processes, in every mapping that init_mm
+ * has of it: direct map, kernel image, fixmap slot, vmalloc.
  */
 static void kpkeys_pgtables_test_every_mapping(struct kunit *test)
 {
@@ -593,8 +592,8 @@ static struct kunit_suite kpkeys_pgtables_test_suite = {
 };
 
 /*
- * The attack: a kernel write to a table. Without protection it must succeed,
- * which shows that the attack is one.
+ * The attack: a kernel write to a table. Without protection it must succeed, or
+ * the test would prove nothing.
  */
 static struct kunit_case kpkeys_pgtables_attack_cases[] = {
 	KUNIT_CASE(kpkeys_pgtables_test_write_user),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of kernel pkeys: who may write a page with a privileged pkey,
- * and when. All of it is seen from outside, by writing to such a page.
+ * KUnit tests of kernel pkeys: which code may write to a page with a privileged
+ * pkey, and when. The tests find out by writing to such a page.
  */
 #include <kunit/test.h>
 
@@ -25,7 +25,7 @@
 
 #define SPIN_LIMIT_NS	(5ULL * NSEC_PER_SEC)
 
-/* Spin, without sleeping, until @cond; false if that takes too long. */
+/* Spin without sleeping until @cond is true; false after a timeout. */
 #define spin_until(cond)						\
 ({									\
 	u64 __end = ktime_get_mono_fast_ns() + SPIN_LIMIT_NS;		\
@@ -41,7 +41,7 @@ struct kpkeys_test {
 	unsigned long *page;
 };
 
-/* Try to write @val; 0 if it was written, -EFAULT if that was denied. */
+/* Try to write @val: 0 if it was written, -EFAULT if the write was denied. */
 static int probe_write(unsigned long *p, unsigned long val)
 {
 	return copy_to_kernel_nofault(p, &val, sizeof(val));
@@ -57,7 +57,7 @@ static int probe(struct kunit *test)
 #define EXPECT_CLOSED(test)	KUNIT_EXPECT_EQ(test, probe(test), -EFAULT)
 #define EXPECT_OPEN(test)	KUNIT_EXPECT_EQ(test, probe(test), 0)
 
-/* Is every CPU still able to open a window, and closed before and after? */
+/* Can every CPU open a window, and is it closed before and after? */
 static void check_this_cpu(struct kunit *test)
 {
 	EXPECT_CLOSED(test);
@@ -89,7 +89,7 @@ static int remote_thread(void *data)
 	return 0;
 }
 
-/* Run r->fn in a thread of its own; remote_wait() must follow. */
+/* Run r->fn in a new thread. remote_wait() must follow. */
 static void remote_start(struct kunit *test, struct remote *r, int cpu,
 			 int (*fn)(struct remote *r), bool fifo)
 {
@@ -131,7 +131,7 @@ static int run_on(struct kunit *test, int cpu, int (*fn)(struct remote *r))
 	return remote_wait(&r);
 }
 
-/* Pin the test to the CPU it is on, and name another one that is online. */
+/* Pin the test to its CPU, and return another CPU that is online. */
 static void pin(struct kunit *test, int *here, int *other)
 {
 	KUNIT_ASSERT_EQ(test, 0,
@@ -206,7 +206,7 @@ static void kpkeys_test_nesting(struct kunit *test)
 	EXPECT_CLOSED(test);
 }
 
-/* The register is written only if that changes something. */
+/* The register is written only if its value changes. */
 static void kpkeys_test_no_needless_write(struct kunit *test)
 {
 	struct kpkeys_state outer, inner;
@@ -350,7 +350,7 @@ static int remote_sleep_open(struct remote *r)
 	return ret ?: probe(r->test);
 }
 
-/* And the other way round: it does not find the sleeper's window open. */
+/* And vice versa: it does not find the window of the sleeper open. */
 static void kpkeys_test_wake_into_context(struct kunit *test)
 {
 	struct remote r = {};
@@ -368,7 +368,7 @@ static void kpkeys_test_wake_into_context(struct kunit *test)
 	EXPECT_CLOSED(test);
 }
 
-/* A thread of higher priority takes the CPU away in the middle of a window. */
+/* A thread of higher priority preempts the test inside a window. */
 static void kpkeys_test_preempted_in_context(struct kunit *test)
 {
 	struct remote r = {};
@@ -403,7 +403,7 @@ static void kpkeys_test_migrate_in_context(struct kunit *test)
 			KUNIT_ASSERT_EQ(test, raw_smp_processor_id(), other);
 			EXPECT_OPEN(test);
 
-			/* It took the window along and left none behind. */
+			/* The window has migrated with the thread. */
 			remote_start(test, &r, here, remote_probe, false);
 			KUNIT_EXPECT_EQ(test, remote_wait(&r), -EFAULT);
 			EXPECT_OPEN(test);
@@ -416,7 +416,7 @@ static void kpkeys_test_migrate_in_context(struct kunit *test)
 static int new_thread(void *data)
 {
 	remote_thread(data);
-	/* Nothing calls this thread that it could return to. */
+	/* A thread has no caller to return to. */
 	kthread_exit(0);
 }
 
@@ -485,7 +485,7 @@ static void kpkeys_test_cpu_hotplug(struct kunit *test)
 	pin(test, &here, &other);
 	ret = remove_cpu(other);
 	KUNIT_ASSERT_EQ(test, ret, 0);
-	/* In the middle of a window too: a new CPU must not inherit it. */
+	/* Inside a window as well: a new CPU must not inherit it. */
 	scoped_guard(kpkeys_pgtables)
 		ret = add_cpu(other);
 	KUNIT_ASSERT_EQ(test, ret, 0);
@@ -514,7 +514,7 @@ static void handler_run(struct handler *h)
 		if (probe(h->test))
 			h->ret = -EIO;
 	}
-	/* Pairs with wait_for_handler(): what is above is its result. */
+	/* Pairs with wait_for_handler(), which reads the results above. */
 	smp_store_release(&h->ran, true);
 }
 
@@ -613,7 +613,7 @@ static void handler_tasklet(struct tasklet_struct *t)
 
 static DECLARE_TASKLET(kpkeys_tasklet, handler_tasklet);
 
-/* A softirq without an exception in between: local_bh_enable() calls it. */
+/* A softirq without an exception: local_bh_enable() runs it. */
 static void kpkeys_test_softirq_in_context(struct kunit *test)
 {
 	int here;
@@ -633,7 +633,7 @@ static void kpkeys_test_softirq_in_context(struct kunit *test)
 	EXPECT_CLOSED(test);
 }
 
-/* A fault in a window is handled, and the window is there afterwards. */
+/* A fault inside a window is handled, and the window is restored. */
 static void kpkeys_test_fault_in_context(struct kunit *test)
 {
 	unsigned long val;
@@ -653,7 +653,7 @@ static void kpkeys_test_free_page(void *data)
 {
 	unsigned long page = (unsigned long)data;
 
-	/* A page that nobody else may write is of no use to the allocator. */
+	/* The page allocator must not get a page that is read-only. */
 	if (set_memory_pkey(page, 1, KPKEYS_PKEY_DEFAULT))
 		pr_err("page leaked, its pkey could not be restored\n");
 	else

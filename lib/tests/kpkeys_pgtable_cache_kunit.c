@@ -28,6 +28,12 @@
 /* Pages that a test made unusable, and that stay so. */
 static unsigned long leaked_on_purpose;
 
+/* All tests run on the CPUs of one node. */
+static const struct cpumask *node_cpus(void)
+{
+	return cpumask_of_node(first_memory_node);
+}
+
 static int probe(void *addr)
 {
 	u64 val = READ_ONCE(*(u64 *)addr);
@@ -366,6 +372,43 @@ static void kpkeys_pgtable_cache_test_emergency(struct kunit *test)
 	fail_after = 0;
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
 	free_all(pages, nr + 1);
+	/* Other nodes had pages for long enough to give a chunk up. */
+	if (num_node_state(N_MEMORY) > 1)
+		leaked_on_purpose += after.leaked - before.leaked;
+	expect_conserved(test);
+}
+
+/* However often the pkey of new chunks cannot be set, little memory is lost by that. */
+static void kpkeys_pgtable_cache_test_gives_up(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page *page, **pages;
+	unsigned int nr, i;
+
+	skip_if_running(test);
+	pages = drain_all(test, &nr);
+	kpkeys_pgtable_cache_stats(&before);
+	refill_test_replace(test, set_pkey_or_fail);
+	split_first = false;
+	fail_after = UINT_MAX;
+	for (i = 0; i < 50; i++)
+		KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
+	fail_after = 0;
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_GT(test, after.leaked, before.leaked);
+	KUNIT_EXPECT_LE(test, after.leaked + after.parked,
+			before.leaked + 2 * BIT(ARCH_KPKEYS_PGTABLE_FRAME_ORDER));
+	leaked_on_purpose += after.leaked - before.leaked;
+
+	/* After a while it is tried again. */
+	for (i = 0, page = NULL; i < 100 && !page; i++) {
+		schedule_timeout_uninterruptible(HZ / 10);
+		page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	}
+	KUNIT_EXPECT_NOT_NULL(test, page);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	free_all(&page, 1);
+	free_all(pages, nr);
 	expect_conserved(test);
 }
 
@@ -670,6 +713,71 @@ static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 	expect_conserved(test);
 }
 
+/* Nothing but single pages, with what their last user left in them. */
+static struct page *alloc_dirty_singles(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *page = order ? NULL : alloc_page(gfp);
+
+	if (page)
+		memset(page_address(page), 0xff, PAGE_SIZE);
+
+	return page;
+}
+
+/* A single page that goes to its user at once is as empty as any other. */
+static void kpkeys_pgtable_cache_test_single_is_zero(struct kunit *test)
+{
+	struct page **pages;
+	unsigned int nr, i;
+
+	skip_if_running(test);
+	pages = drain_to_mark(test, &nr, 4);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_dirty_singles);
+	for (i = 0; i < 4; i++) {
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL | __GFP_ZERO);
+		KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+		if (!pages[nr])
+			break;
+		KUNIT_EXPECT_NULL(test, memchr_inv(page_address(pages[nr]), 0, PAGE_SIZE));
+		nr++;
+	}
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	free_all(pages, nr);
+	expect_conserved(test);
+}
+
+/* Single pages whose pkey cannot be set: one of them is kept aside, and no other is lost. */
+static void kpkeys_pgtable_cache_test_single_fails(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats before, after;
+	struct page **pages;
+	unsigned int nr;
+
+	skip_if_running(test);
+	pages = drain_to_mark(test, &nr, 1);
+	max_order = 0;
+	refill_test_replace(test, set_pkey_or_fail);
+	split_first = false;
+	fail_after = UINT_MAX;
+	kpkeys_pgtable_cache_stats(&before);
+	KUNIT_EXPECT_NULL(test, kpkeys_pgtable_cache_alloc(GFP_KERNEL));
+	fail_after = 0;
+	kpkeys_pgtable_cache_stats(&after);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_EQ(test, after.parked, 1);
+	KUNIT_EXPECT_EQ(test, after.taken, before.taken + 1);
+	KUNIT_EXPECT_EQ(test, after.leaked, before.leaked);
+
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	free_all(pages, nr + 1);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_EQ(test, after.parked, 0);
+	expect_conserved(test);
+}
+
 static unsigned long refused_addr;
 static unsigned int refused_demand;
 
@@ -938,7 +1046,7 @@ static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
 	KUNIT_EXPECT_GT(test, kpkeys_pgtable_cache_shrink(ULONG_MAX), NR_TABLES / 2);
 	kpkeys_pgtable_cache_stats(&after);
 	/* What stays for the next tables, but never more than a frame of it. */
-	KUNIT_EXPECT_LE(test, after.cached, FRAME_PAGES + 128);
+	KUNIT_EXPECT_LE(test, after.cached, FRAME_PAGES + 128 * num_node_state(N_MEMORY));
 	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + NR_TABLES / FRAME_PAGES + 1);
 	KUNIT_EXPECT_EQ(test, after.moving, 0);
 	/* All but one of the frames that are mapped by blocks. */
@@ -1005,9 +1113,10 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 		broken[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, broken[i]);
 	}
-	SetPageHWPoison(broken[0]);
+	/* As the kernel learns of it; there is nothing it can do but to remember. */
+	memory_failure(page_to_pfn(broken[0]), MF_SW_SIMULATED);
 	free_all(broken, ARRAY_SIZE(broken));
-	SetPageHWPoison(broken[1]);
+	memory_failure(page_to_pfn(broken[1]), MF_SW_SIMULATED);
 	/* Out of the magazine of whatever CPU this was. */
 	kpkeys_pgtable_cache_shrink(0);
 	pages = alloc_many(test, &nr);
@@ -1020,13 +1129,48 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, after.poisoned, before.poisoned + 2);
 	/* They stay the cache's, which never uses them again. */
 	for (i = 0; i < ARRAY_SIZE(broken); i++) {
+		KUNIT_EXPECT_TRUE(test, PageHWPoison(broken[i]));
 		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(broken[i]));
-		ClearPageHWPoison(broken[i]);
 	}
 	expect_conserved(test);
 #else
 	kunit_skip(test, "needs CONFIG_MEMORY_FAILURE");
 #endif
+}
+
+#define NR_OF_NODE	100
+
+/* Each CPU gets pages of its node, and they go back there, whoever frees them. */
+static void kpkeys_pgtable_cache_test_node(struct kunit *test)
+{
+	struct page **pages;
+	int cpu, i, n = 0;
+
+	if (num_node_state(N_MEMORY) == 1)
+		kunit_skip(test, "there is one node");
+	pages = kunit_kcalloc(test, nr_cpu_ids * NR_OF_NODE, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	for_each_online_cpu(cpu) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		for (i = 0; i < NR_OF_NODE; i++, n++) {
+			pages[n] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+			KUNIT_EXPECT_NOT_NULL(test, pages[n]);
+			if (pages[n])
+				KUNIT_EXPECT_EQ(test, page_to_nid(pages[n]), cpu_to_mem(cpu));
+		}
+	}
+	/* All by the last CPU; then each finds those of its own node again. */
+	free_all(pages, n);
+	for_each_online_cpu(cpu) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		for (i = 0; i < NR_OF_NODE; i++) {
+			pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+			if (pages[i])
+				KUNIT_EXPECT_EQ(test, page_to_nid(pages[i]), cpu_to_mem(cpu));
+		}
+		free_all(pages, NR_OF_NODE);
+	}
+	expect_conserved(test);
 }
 
 #define NR_HERD		16
@@ -1082,8 +1226,10 @@ static void kpkeys_pgtable_cache_test_herd(struct kunit *test)
 	atomic_set(&nr_blocks_taken, 0);
 	for (i = 0; i < NR_HERD; i++) {
 		h[i].test = test;
-		t[i] = kthread_run(herd, &h[i], "kpkeys-herd");
+		t[i] = kthread_create(herd, &h[i], "kpkeys-herd");
 		KUNIT_ASSERT_FALSE(test, IS_ERR(t[i]));
+		set_cpus_allowed_ptr(t[i], node_cpus());
+		wake_up_process(t[i]);
 	}
 	pages = drain_to_mark(test, &nr, 0);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
@@ -1157,6 +1303,7 @@ static int kpkeys_pgtable_cache_test_init(struct kunit *test)
 {
 	if (!kpkeys_hardened_pgtables_enabled())
 		kunit_skip(test, "page tables are not protected on this machine");
+	set_cpus_allowed_ptr(current, node_cpus());
 
 	return 0;
 }
@@ -1173,9 +1320,12 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_refill_fails_after_split),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_emergency),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_gives_up),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_no_memory),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_fragmented),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_singles),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_single_is_zero),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_single_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
@@ -1186,6 +1336,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_double_free),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_not_ours),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_poisoned),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_node),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_herd),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_race),
 	{}

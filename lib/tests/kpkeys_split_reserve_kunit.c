@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of the split reserve: what fill promises, take keeps, and return
- * leaves behind.
+ * KUnit tests of the split reserve: fill, take and return.
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -16,7 +15,7 @@ static unsigned int nr_listed(struct kpkeys_split_reserve *reserve)
 	return list_count_nodes(&reserve->pages);
 }
 
-/* After a fill of n, n takes succeed, with n different pages. */
+/* After n pages were filled, n takes succeed, with n different pages. */
 static void kpkeys_split_reserve_test_fill_take(struct kunit *test)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
@@ -53,7 +52,7 @@ static void kpkeys_split_reserve_test_construct(struct kunit *test)
 	pagetable_dtor_free(ptdesc);
 }
 
-/* Fill means "at least": what is there already counts, and nothing is lost. */
+/* Fill means "at least": pages in the reserve count, and none is lost. */
 static void kpkeys_split_reserve_test_fill_again(struct kunit *test)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
@@ -68,7 +67,7 @@ static void kpkeys_split_reserve_test_fill_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_listed(&reserve), 4);
 }
 
-/* An empty reserve gives nothing, loudly, and nothing comes from elsewhere. */
+/* Taking from an empty reserve warns, and gets no page from elsewhere. */
 static void kpkeys_split_reserve_test_empty(struct kunit *test)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
@@ -80,7 +79,7 @@ static void kpkeys_split_reserve_test_empty(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, reserve.nr, 0);
 }
 
-/* Taking needs no context that may sleep. */
+/* A page can be taken where sleeping is not allowed. */
 static void kpkeys_split_reserve_test_take_atomic(struct kunit *test)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
@@ -106,7 +105,7 @@ static void free_and_count(struct ptdesc *ptdesc)
 	pagetable_free(ptdesc);
 }
 
-/* Return empties the reserve and gives every page back; it can be filled again. */
+/* Return frees every page. The reserve can be filled again. */
 static void kpkeys_split_reserve_test_return(struct kunit *test)
 {
 	struct kpkeys_split_reserve reserve = KPKEYS_SPLIT_RESERVE_INIT(reserve);
@@ -125,7 +124,7 @@ static void kpkeys_split_reserve_test_return(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_freed, 3);
 }
 
-/* What is left goes back when the scope ends. */
+/* Leftovers go back at the end of the scope. */
 static void kpkeys_split_reserve_test_scope(struct kunit *test)
 {
 	struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL, 0);
@@ -153,7 +152,7 @@ static struct ptdesc *alloc_or_fail(void)
 	return pagetable_alloc(GFP_KERNEL, 0);
 }
 
-/* A fill that fails says so without a warning, and keeps what it has got. */
+/* A fill that fails does not warn, and the reserve keeps the pages it got. */
 static void kpkeys_split_reserve_test_fill_fails(struct kunit *test)
 {
 	unsigned int n;

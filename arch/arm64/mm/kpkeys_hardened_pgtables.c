@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What arm64 knows about protected page tables: whether there will be any, and
- * where the tables are that existed before the page allocator.
+ * Protected page tables on arm64: whether they are used, and where page tables are
+ * that existed before the page allocator.
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
@@ -18,16 +18,16 @@
 /**
  * arch_kpkeys_hardened_pgtables() - will page tables be protected?
  *
- * The direct map is made before the capabilities are known, and must be one in
- * which the pkey of a page can be set. So the answer comes from the ID registers
- * of the boot CPU, and is the same before and after.
+ * The direct map is created before CPU capabilities are known, and must allow to
+ * set the pkey of a single page. So look at the ID registers of the boot CPU. The
+ * answer never changes.
  *
  * Context: Any, once early parameters are parsed.
- * Return: true if they will be or are protected.
+ * Return: true if page tables are or will be protected.
  */
 bool arch_kpkeys_hardened_pgtables(void)
 {
-	/* Made once: the direct map and those who change it must agree. */
+	/* Decide once: all users must agree on how the direct map was created. */
 	static int answer __ro_after_init = -1;
 
 	if (answer < 0)
@@ -37,7 +37,7 @@ bool arch_kpkeys_hardened_pgtables(void)
 }
 
 /**
- * arch_kpkeys_is_protected() - does the direct map make this memory read-only?
+ * arch_kpkeys_is_protected() - is this memory protected in the direct map?
  * @addr: direct map address.
  *
  * Context: Any.
@@ -50,7 +50,7 @@ bool arch_kpkeys_is_protected(const void *addr)
 	pmd_t *pmdp, pmd;
 	pteval_t leaf;
 
-	/* No level above the PUD has leaves, and what is free is mapped. */
+	/* No level above the PUD has leaves, and free memory is mapped. */
 	pudp = pud_offset(p4d_offset(pgd_offset_k(start), start), start);
 	pud = pudp_get(pudp);
 	if (pud_leaf(pud)) {
@@ -67,7 +67,7 @@ bool arch_kpkeys_is_protected(const void *addr)
 
 /**
  * arch_kpkeys_kernel_range() - the addresses that init_mm translates
- * @start: set to the first.
+ * @start: set to the first address.
  * @end:   set to the end of the last page that may be mapped.
  */
 void __init arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end)
@@ -79,8 +79,8 @@ void __init arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end)
 /**
  * arch_kpkeys_protect_image_pgtables() - protect the tables in the kernel image
  *
- * Their direct map alias is reached by walking; this is the alias in the image.
- * The segment is mapped by pages, see map_kernel().
+ * This protects their alias in the image, which map_kernel() maps with pages. Their
+ * alias in the direct map is found by walking init_mm.
  *
  * Context: Boot, before the first secondary CPU.
  * Return: 0, or the error of set_memory_pkey().

@@ -8,9 +8,9 @@
 #include <linux/tracepoint.h>
 
 /**
- * kernel_mapping_split - a block of the kernel's mappings became a table
+ * kernel_mapping_split - a block of a kernel mapping was split
  * @pfn:  the first page that the block maps.
- * @size: of the block, in bytes.
+ * @size: the size of the block in bytes.
  */
 TRACE_EVENT(kernel_mapping_split,
 

@@ -33,10 +33,10 @@ DECLARE_EVENT_CLASS(kpkeys_pgtable_pages,
 
 /**
  * kpkeys_pgtable_refill - the cache of page-table pages got a chunk
- * @pfn:    its first page.
- * @nr:     how many pages.
- * @tables: how many page tables it took to split it off the direct map.
- * @ret:    0, or why its pkey could not be set, and it is parked.
+ * @pfn:    the first page of the chunk.
+ * @nr:     the number of pages.
+ * @tables: the number of page tables that were used to split it off the direct map.
+ * @ret:    0; or the error of setting the pkey, and the chunk is parked.
  */
 DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_refill,
 	TP_PROTO(unsigned long pfn, unsigned int nr, unsigned int tables, int ret),
@@ -45,10 +45,10 @@ DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_refill,
 
 /**
  * kpkeys_pgtable_give_back - free pages go back to the page allocator
- * @pfn:    the first of a run.
- * @nr:     how many.
- * @tables: how many page tables it took to split the run off the direct map.
- * @ret:    0, or why their pkey could not be reset, and they are leaked.
+ * @pfn:    the first page.
+ * @nr:     the number of pages.
+ * @tables: the number of page tables that were used to split them off the direct map.
+ * @ret:    0; or the error of resetting the pkey, and the pages are leaked.
  */
 DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_give_back,
 	TP_PROTO(unsigned long pfn, unsigned int nr, unsigned int tables, int ret),

@@ -328,6 +328,7 @@ static void cache_reset(int nr_nodes)
 	memset(counters, 0, sizeof(counters));
 	INIT_LIST_HEAD(&refill_reserve.pages);
 	refill_reserve.nr = 0;
+	nr_given_up = 0;
 	state_known = false;
 	model_reset(nr_nodes);
 }

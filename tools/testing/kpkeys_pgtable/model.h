@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The world around the cache and the reserve: a page allocator, a direct map of
- * blocks, CPUs, nodes, locks that know who holds what, and calls that fail on demand.
+ * blocks, CPUs, nodes, locks that know their holder, and calls that fail on demand.
  *
  * Sizes are small, so that boundaries are met often. What is kept is what the code
  * relies on: levels, alignments, the order of the checks.
@@ -124,7 +124,7 @@ struct model {
 	unsigned int fail_rate[NR_FAIL];	/* out of ALWAYS, for threads */
 	unsigned long isolated_start, isolated_end;	/* about to go offline */
 	unsigned long nr_buddy;
-	unsigned long watermark;	/* who cannot reclaim leaves these */
+	unsigned long watermark;	/* kept from callers that cannot reclaim */
 	bool scatter;			/* pages come from anywhere, not one after the other */
 	int nr_nodes;
 	long reclaimable[MODEL_NR_NODES];	/* NR_KERNEL_MISC_RECLAIMABLE */
@@ -137,6 +137,7 @@ struct model {
 	bool quiet;			/* a warning is expected */
 	bool init_on_free;
 	unsigned long nr_warnings;
+	unsigned long jiffies;
 
 	struct work_struct *work[MODEL_NR_NODES];	/* pending */
 	struct shrinker *shrinker;
@@ -144,7 +145,8 @@ struct model {
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
 	int (*oom_notifier)(struct notifier_block *nb, unsigned long unused, void *freed);
 	int (*dead_cpu)(unsigned int cpu);
-	/* For tests: an interrupt, when they are on again; and each window. */
+	/* For tests: what fails; an interrupt, when they are on again; and each window. */
+	bool (*fails)(enum model_fail what);
 	void (*irq_handler)(void);
 	void (*window_hook)(bool opens);
 };

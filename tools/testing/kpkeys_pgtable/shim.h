@@ -270,7 +270,7 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define reset_page_owner(page, order)	((void)(page))
 #define want_init_on_alloc(gfp)	(!!((gfp) & __GFP_ZERO))
 #define want_init_on_free()	(model.init_on_free)
-#define totalram_pages()	MODEL_NR_PAGES
+#define totalram_pages()	(model.booting ? MODEL_NR_PAGES : MODEL_NR_PAGES << 8)
 #define alloc_pages(gfp, order)	model_alloc_pages(gfp, order, NUMA_NO_NODE)
 #define alloc_pages_node(nid, gfp, order)	model_alloc_pages(gfp, order, nid)
 #define split_page(page, order)	model_split_page(page, order)
@@ -294,7 +294,7 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define stop_machine_cpuslocked(fn, data, cpus)	model_stop_machine(fn, data)
 #define NR_KERNEL_MISC_RECLAIMABLE	0
 #define NODE_DATA(nid)		(&model.reclaimable[nid])
-#define mod_node_page_state(pgdat, item, nr)	((void)MODEL_FETCH(add, pgdat, nr))
+#define __mod_node_page_state(pgdat, item, nr)	((void)MODEL_FETCH(add, pgdat, nr))
 typedef struct { unsigned long bits; } nodemask_t;
 struct zone { int node; };
 struct zoneref { struct zone *zone; };
@@ -327,6 +327,9 @@ struct zoneref *model_next_zone(struct zoneref *z, const nodemask_t *mask);
 struct work_struct { void (*func)(struct work_struct *work); };
 struct delayed_work { struct work_struct work; };
 #define HZ			1000
+/* What waits has waited long enough. */
+#define jiffies			(model.jiffies += HZ << 12)
+#define time_before(a, b)	((long)((a) - (b)) < 0)
 #define system_dfl_wq		NULL
 #define INIT_DELAYED_WORK(w, fn)	((w)->work.func = (fn))
 #define to_delayed_work(w)	container_of(w, struct delayed_work, work)

@@ -6,10 +6,7 @@
 
 #include <asm-generic/kpkeys.h>
 
-/*
- * POR_EL1 in KPKEYS_CTX_DEFAULT. A pkey that nobody has allocated gives no
- * access at all.
- */
+/* POR_EL1 in KPKEYS_CTX_DEFAULT. Unused pkeys deny all accesses. */
 #define POR_EL1_INIT							\
 	(POR_ELx_PERM_PREP(KPKEYS_PKEY_DEFAULT, POE_RWX) |		\
 	 POR_ELx_PERM_PREP(KPKEYS_PKEY_PGTABLES, POE_R))
@@ -37,7 +34,7 @@ static __always_inline u64 arch_kpkeys_read(void)
 
 static __always_inline void arch_kpkeys_write(u64 reg)
 {
-	/* Keep the compiler from moving an access across the MSR. */
+	/* Keep the compiler from moving accesses across the MSR. */
 	barrier();
 	write_sysreg_s(reg, SYS_POR_EL1);
 	isb();

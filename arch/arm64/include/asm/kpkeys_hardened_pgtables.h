@@ -17,10 +17,10 @@ void arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end);
 int __must_check arch_kpkeys_protect_image_pgtables(void);
 
 /*
- * The frames by which the cache keeps its memory, and the chunks in which it takes
- * it, as orders: a PMD block, if that is not too much to set aside; a contiguous group
- * of pages; the smallest that has more pages than splitting it off takes tables; and
- * one page, if there is nothing else.
+ * The order of a frame, in which the cache keeps its memory, and those of the chunks
+ * in which it takes memory: a PMD block, if this is not too much to set aside; a
+ * contiguous group of pages; the smallest chunk with more pages than its split takes;
+ * and a single page if there is nothing else.
  */
 #ifdef CONFIG_ARM64_4K_PAGES
 #define ARCH_KPKEYS_PGTABLE_FRAME_ORDER	(PMD_SHIFT - PAGE_SHIFT)
@@ -32,26 +32,26 @@ int __must_check arch_kpkeys_protect_image_pgtables(void);
 	{ ARCH_KPKEYS_PGTABLE_FRAME_ORDER, 1, 0 }
 #endif
 
-/* Is the direct map made of blocks? */
+/* Is the direct map block-mapped? */
 static inline bool arch_kpkeys_must_split(void)
 {
 	return split_kernel_leaf_mapping_needed();
 }
 
-/* Can it be split now? Not while CPUs are coming up that may not cope with it. */
+/* Can it be split now? Not while CPUs come up that may lack BBM level 3. */
 static inline bool arch_kpkeys_can_split(void)
 {
 	return split_kernel_leaf_mapping_possible();
 }
 
-/* How many page tables would it take to change @nr pages at @addr? */
+/* How many page tables does it take to change @nr pages at @addr? */
 static inline unsigned int arch_kpkeys_split_demand(const void *addr, unsigned int nr)
 {
 	return split_kernel_leaf_mapping_demand((unsigned long)addr,
 						(unsigned long)addr + nr * PAGE_SIZE);
 }
 
-/* @prot for a mapping of memory that is a page table. */
+/* @prot, changed for a mapping of a page table. */
 static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
 {
 	if (!kpkeys_hardened_pgtables_enabled())
@@ -62,8 +62,8 @@ static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
 }
 
 /*
- * One window for a whole section in lazy MMU mode, unless it is open already.
- * The state is the task's, which may sleep in the section.
+ * One window for a whole section in lazy MMU mode, unless one is open already.
+ * The state is in the task, as the section may sleep.
  */
 static inline void kpkeys_enter_lazy_mmu_mode(void)
 {
