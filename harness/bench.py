@@ -28,8 +28,8 @@ LOCKS = {
 }
 COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lock"]
 
-# Eight CPUs take and free tables at once in these. An emulator runs no more of them at a time than it has CPUs, so
-# there are fewer waits than on hardware, for both.
+# Eight CPUs take and free tables at once in these. Compare them only: the spinlocks are also those of timer interrupts,
+# and a lock is held for long if the host stops the CPU that has it.
 CONTENDED = ["base", "hardened"]
 
 # Where the instructions of these go is shown by function.
