@@ -136,7 +136,8 @@ OWN, COMMIT = os.environ.get("OBJECTS"), os.environ.get("BASE")
 
 def _own():
     """As ensure(): a repository that borrows the user's objects, at the same path inside and outside."""
-    repo = os.path.join(BUILD, "base-own.git")
+    # One for each of the user's, as what is made from it borrows the same.
+    repo = os.path.join(BUILD, f"base-own-{hashlib.sha256(OWN.encode()).hexdigest()[:12]}.git")
     shutil.rmtree(repo, ignore_errors=True)
     git("init", "-q", "--bare", "-b", "base", repo, cwd=BUILD)
     with open(repo + "/objects/info/alternates", "w") as f:

@@ -39,7 +39,7 @@ def command(k, mode, map_, append="", initrd=None, memory=1024):
     # runs one of them once more. An oops may leave it unable to.
     return ["qemu-system-" + q.qemu_arch, "-nodefaults", "-m", str(memory), "-no-reboot", "-nographic",
             "-serial", "mon:stdio", *q.extra_qemu_params, *k.qemu.split(),
-            "-kernel", os.path.join(k.out, q.kernel_path), "-initrd", initrd or initramfs(k),
+            "-kernel", k.image, "-initrd", initrd or initramfs(k),
             "-append", f"{args} kunit.autorun=0 oops=panic {k.args} {append}".strip()]
 
 

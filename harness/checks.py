@@ -11,7 +11,7 @@ import kernel
 import perpatch
 import series
 import tree
-from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step
+from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step, two_at_once
 
 
 def _script(path, what):
@@ -168,11 +168,13 @@ def _addressed(o, folder, stack):
 
 
 def _checkpatch(o, folder):
+    mails = []
     for path in sorted(glob.glob(folder + "/*.patch"))[1:]:
         with open(path) as f:
-            if "NOT FOR MERGING" in f.read(2000):
-                continue
-        o.check(f"checkpatch {os.path.basename(path)[:40]}", perpatch.style(path))
+            if "NOT FOR MERGING" not in f.read(2000):
+                mails.append(path)
+    for path, why in zip(mails, two_at_once(perpatch.style, mails)):
+        o.check(f"checkpatch {os.path.basename(path)[:40]}", why)
 
 
 def _costs():
@@ -190,12 +192,29 @@ def _costs():
 
 
 def _kernel_doc(o, stack):
-    for path in sorted(p for patch in tree.stack(stack) for p in patch.new):
-        if path.endswith((".h", ".c")):
-            o.check(f"kernel-doc {path}", perpatch.kernel_doc([path], LINUX))
+    paths = sorted(p for patch in tree.stack(stack) for p in patch.new if p.endswith((".h", ".c")))
+    for path, why in zip(paths, two_at_once(lambda path: perpatch.kernel_doc([path], LINUX), paths)):
+        o.check(f"kernel-doc {path}", why)
 
 
 def behaviour():
     """harness/tests: what the front door says to a user in trouble."""
     with step("front-door"):
         return _script(os.path.join(HARNESS, "tests", "front-door"), "front-door")
+
+
+# Scripts by shell, with the least that counts; those of the userland are parts of one program.
+SCRIPTS = {("bash", "warning"): ["harness/enter", "harness/tests/front-door", ".ci/run"],
+           ("dash", "error"): [p for p in sorted(glob.glob(HARNESS + "/userland/*")) if "." not in os.path.basename(p)]}
+
+
+def lint():
+    """What pyflakes and shellcheck say about the harness."""
+    o = kernel.Outcome("harness")
+    with step("lint"):
+        sources = [p for folder in ("harness", "harness/checks") for p in glob.glob(os.path.join(TOP, folder, "*.py"))]
+        o.check("pyflakes", run(["pyflakes3", *sorted(sources)], check=False, log="lint").strip() or None)
+        for (shell, least), paths in SCRIPTS.items():
+            o.check(f"shellcheck, {shell}", run(["shellcheck", "-f", "gcc", "-s", shell, "-S", least, *paths], cwd=TOP,
+                                                check=False, log="lint").strip() or None)
+    return o

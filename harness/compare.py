@@ -36,12 +36,7 @@ def checkout(stack, suite=False):
     """Bring the work tree to a stack; @suite: with that of the comparison. What does not differ stays as it is."""
     tree.ensure()
     commit = tree.assemble(stack)
-    if not os.path.exists(os.path.join(TREE, ".git")):
-        shutil.rmtree(TREE, ignore_errors=True)
-        git("worktree", "prune")
-        git("worktree", "add", "-q", "--detach", TREE, commit)
-    git("reset", "-q", "--hard", cwd=TREE)
-    git("checkout", "-q", "--detach", commit, cwd=TREE)
+    tree.worktree(TREE, commit)
     target = os.path.join(TREE, "lib/tests", SUITE + ".c")
     if not suite:
         if os.path.exists(target):

@@ -4,7 +4,6 @@ import os
 import re
 
 import compare
-import kernel
 from common import Fail, LINUX, TOP, git, run
 
 OURS, OTHER, LARGER, ALONE, NAMES = compare.OURS, compare.OTHER, compare.LARGER, compare.ALONE, compare.NAMES

@@ -18,6 +18,7 @@ SAME_IMAGE = ["KBUILD_BUILD_TIMESTAMP=@0", "KBUILD_BUILD_VERSION=1", "KBUILD_BUI
               "KBUILD_BUILD_HOST=localhost"]
 
 TIMEOUT = "TIMEOUT", 300, "number of seconds"
+IMAGE = "arch/arm64/boot/Image"
 
 # What the kernel says about its backend, by MODE. An emulator with FEAT_S1POE
 # gets the real one, without being asked.
@@ -54,6 +55,7 @@ class Kernel:
         name = arch if arch == "um" else f"{arch}-{pages}"
         self.name = f"{stack} {name}"
         self.out = os.path.join(work, stack, name)
+        self.image = os.path.join(self.out, IMAGE)
         prefix = CROSS if arch == "arm64" and compiler != "clang" else ""
         self.tools = [f"CC=ccache {prefix}{compiler}", *(["LLVM=1"] if compiler == "clang" else [])]
 
@@ -112,9 +114,9 @@ class Kernel:
                 f.write(want)
         self.make(f"-j{os.cpu_count()}", *SAME_IMAGE, *targets, log=log)
 
-    def build(self):
+    def build(self, *targets):
         """Build what is not up to date."""
-        self.compile("all", log=f"build {self.name}")
+        self.compile(*targets or ["all"], log=f"build {self.name}")
 
     def has(self, line):
         """Does the configuration that came out have this line?"""
@@ -134,9 +136,9 @@ class Kernel:
         while os.path.exists(where):
             n += 1
             where = f"{folder}-{n}"
-        os.makedirs(where)
-        for name in "arch", "linux":
-            os.symlink(os.path.join(self.out, name), os.path.join(where, name))
+        os.makedirs(os.path.dirname(os.path.join(where, IMAGE)))
+        os.symlink(self.image, os.path.join(where, IMAGE))
+        os.symlink(os.path.join(self.out, "linux"), os.path.join(where, "linux"))
         result, path = os.path.join(where, "kunit.json"), os.path.join(where, "test.log")
         cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), "exec", "--arch", self.arch,
                "--build_dir", where, "--timeout", str(timeout), "--json=" + result]

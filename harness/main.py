@@ -27,7 +27,8 @@ import sabotage
 import series
 import tip
 import tree
-from common import BUILD, CACHE, Fail, LINUX, LOGS, TOP, interrupted, limit, locked, number, spent, step, steps_at_once
+from common import (BUILD, CACHE, Fail, LINUX, LOGS, TOP, interrupted, limit, locked, number, spent, step, steps_at_once,
+                    two_at_once)
 
 RUNS = [(map_, mode) for map_ in kernel.MAPS for mode in ("enforce", "check")]
 BOOTS = [(map_, "enforce") for map_ in kernel.MAPS]
@@ -62,8 +63,15 @@ def boots(k, modes=BOOTS, *program):
     return list(zip(_names(*program[:1] or ["boot to userland"], k, modes), work))
 
 
+def unprotected(k):
+    """The work of showing that a kernel without protection is whole, for steps_at_once()."""
+    return suites(k, [(map_, "off") for map_ in kernel.MAPS]) + boots(k, [("block", "off")])
+
+
 def do_demo(stack, ranges=None):
     k = built(stack)
+    if stack == "reserve":      # which protects nothing
+        return steps_at_once(unprotected(k))
     outcomes = steps_at_once(suites(k, ranges=ranges) + boots(k))
     forged = steps_at_once([(f"a forged write, MODE={mode}", partial(boot.forged_write, k, mode))
                             for mode in boot.FORGED])
@@ -101,18 +109,20 @@ def user_mode(stack):
 
 
 def reserve_alone(stack):
-    """The beginning of the series, which can be merged by itself."""
-    k = built("reserve")
-    outcomes = steps_at_once(suites(k, [(map_, "off") for map_ in kernel.MAPS]) + boots(k, [("block", "off")]))
-    tree.make(stack)
-    return outcomes
+    """The beginning of the series, which can be merged by itself; in a tree of its own, or all else would be built again."""
+    work = os.path.join(BUILD, "alone")
+    tree.worktree(os.path.join(work, "linux"), tree.assemble("reserve"))
+    k = kernel.Kernel("reserve", work=work)
+    with step(f"build {k.name}"):
+        k.build()
+    return steps_at_once(unprotected(k))
 
 
 # What CI runs, in this order.
 PARTS = {
     "demo": lambda stack: do_demo(stack, MANY),
-    "the text of the series": lambda stack: [checks.repository(stack)],
-    "front door": lambda stack: [checks.behaviour()],
+    "the text of the series, and the front door":
+        lambda stack: two_at_once(lambda check: check(), [partial(checks.repository, stack), checks.behaviour, checks.lint]),
     "special machines and command lines": variations,
     "workload": workloads,
     "User Mode Linux": user_mode,
@@ -124,7 +134,7 @@ PARTS = {
     "the GFP-flag design": lambda stack: [compare.suites()],
 }
 # In minutes, on a slow machine: how long it takes until a part looks at the time again.
-LONG = {"sabotage": 15, "the GFP-flag design": 20}
+LONG = {"sabotage": 10, "the GFP-flag design": 20}
 
 
 def do_test(stack):
@@ -225,7 +235,8 @@ def do_refresh(stack):
 def do_series(stack):
     asked = series.asked(stack)
     tree.make(stack)
-    mbox = series.make(stack, **asked)
+    with step("series"):
+        mbox = series.make(stack, **asked)
     if not base.OWN:
         print("note: no base-commit in the mails, as nobody else has the commit of the base: "
               "LINUX=/path/to/linux BASE=v7.3.4 gives one")
@@ -240,8 +251,9 @@ def do_release(stack):
         raise Fail("a release is made on the base of the repository: 'make release' without LINUX")
     for name in series.RELEASED:
         tree.make(name)
-        for path in series.release(name, asked["version"], asked["rfc"]):
-            print(os.path.relpath(path, TOP))
+        with step(f"release of {name}"):
+            paths = series.release(name, asked["version"], asked["rfc"])
+        print("\n".join(os.path.relpath(path, TOP) for path in paths))
     tree.make(stack)
 
 
@@ -267,7 +279,7 @@ def do_clean(stack):
     if os.path.isdir(LINUX):
         tree.make(stack)        # refuses if there are edits
         if tree.kept():
-            raise Fail(f"build/linux has what FORCE=1 put aside ({' '.join(tree.kept())}): take it, and drop it there")
+            raise Fail(f"build/ has what FORCE=1 put aside ({' '.join(tree.kept())}): take it, and drop it there")
     shutil.rmtree(BUILD)
 
 

@@ -131,15 +131,6 @@ def builds():
     return always, more
 
 
-def _worktree(path, commit):
-    """A work tree of build/linux at @commit."""
-    if not os.path.exists(os.path.join(path, ".git")):
-        shutil.rmtree(path, ignore_errors=True)
-        git("worktree", "prune")
-        git("worktree", "add", "-q", "--detach", path, commit)
-    git("checkout", "-q", "--force", "--detach", commit, cwd=path)
-
-
 def touched(commit):
     """The files of a commit that are still there, and those that it adds."""
     lines = git("diff-tree", "-r", "--no-renames", "--name-status", "--no-commit-id", commit).splitlines()
@@ -196,7 +187,7 @@ class Series:
             # The base is asked about the files that the messages are about, and about those of git.
             files = {m[1] for m in (re.match(r"(\S+\.[cS]):\d", line) for line in found.values()) if m}
             with self.base:
-                _worktree(BASE, "origin/base")
+                tree.worktree(BASE, "origin/base")
                 before = Build(b.what, b.arch, b.config, b.clang, where=BASE)
                 before.args += b.args[len(before.args):]
                 files = sorted(p for p in files | b.including | set(SAMPLE) if os.path.exists(os.path.join(BASE, p)))
@@ -239,7 +230,7 @@ class Series:
                     self.record.put(commit, self.how, {"passed": self.o.passed[passed:], "compiled": compiled})
         if self.o.skipped:
             return
-        _worktree(TREE, self.commits[-1])
+        tree.worktree(TREE, self.commits[-1])
         never = {p for p in self.own if p.endswith(".c") and not p.startswith("tools/")} - self.always[0].compiled
         self.o.check("each new file is compiled", " ".join(sorted(never)) or None)
 
@@ -256,7 +247,7 @@ class Series:
 
     def _look_at(self, commit, plants):
         """All that is checked of one commit, and what is planted there."""
-        _worktree(TREE, commit)
+        tree.worktree(TREE, commit)
         paths, new = touched(commit)
         self.own += new
         wide = self.full and (commit == self.commits[-1] or any(p.startswith("include/") for p in paths))

@@ -13,7 +13,7 @@ import bench
 import boot
 import kernel
 import tree
-from common import CROSS, Fail, HARNESS, run, save_result, step, table, two_at_once
+from common import CROSS, Fail, run, save_result, step, table, two_at_once
 
 MODES = {"on": "", "off": "kpkeys_hardened_pgtables=off"}
 EXACT = ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1"]

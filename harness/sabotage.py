@@ -4,23 +4,30 @@
 Their headers say what is broken ("What:"), which test or message must turn red
 ("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE, of
 SUITE and TIMEOUT; ARGS for the command line; BOOT=1 for a boot to userland instead of KUnit). A patch of a
-header that everything includes names the files that are to see it ("Only:");
-the others are not compiled again. All is done on a copy of the tree below
-build/sabotage.
+header that everything includes names the files that are to see it ("Only:").
+
+One image has them all, see guard.py, on a copy of the tree below build/sabotage, and
+its switch is set in a copy of the image. A patch that cannot be put behind the switch,
+or does not compile there, gets a build of its own. One that has "kpkeys_sabotage" in
+it asks for the switch itself, and has SABOTAGE where its number is to be.
 """
-import contextlib
 import glob
 import os
 import re
 import shutil
+import struct
+import zlib
 from functools import partial
 
 import boot
+import guard
 import kernel
 import tree
 from common import BUILD, Fail, HARNESS, git, limit, step, steps_at_once
 
 WORK = os.path.join(BUILD, "sabotage")
+COPY = os.path.join(WORK, "linux")
+DEFINED = "init/main.c"         # where the switch is
 
 
 class Sabotage:
@@ -28,14 +35,17 @@ class Sabotage:
         self.path = path
         self.name = os.path.basename(path).removesuffix(".patch")
         with open(path) as f:
-            text = f.read()
-        head = dict(re.findall(r"^(What|Red|Run|Only): (.+)$", text.partition("\ndiff ")[0], re.M))
+            self.text = f.read()
+        head = dict(re.findall(r"^(What|Red|Run|Only): (.+)$", self.text.partition("\ndiff ")[0], re.M))
         if not {"What", "Red", "Run"} <= set(head):
             raise Fail(f"{path}: the header needs the lines What, Red and Run")
-        self.files = re.findall(r"^\+\+\+ b/(\S+)", text, re.M)
+        self.files = re.findall(r"^\+\+\+ b/(\S+)", self.text, re.M)
         self.only = head.get("Only", "").split()
         self.what, self.red = head["What"], head["Red"].split()
         self.run = dict(pair.split("=", 1) for pair in head["Run"].split())
+        # The same whatever other patches there are, so that these build nothing again.
+        self.number = zlib.crc32(self.name.encode()) % 0x7fff + 1
+        self.own = None                 # why it needs a build of its own
 
 
 def find(name=None):
@@ -47,51 +57,136 @@ def find(name=None):
     return found
 
 
-def _copy(stack):
-    """A work tree of its own, without sabotage; files that are right stay as they are."""
-    commit = tree.make(stack)
-    copy = os.path.join(WORK, "linux")
-    if not os.path.exists(os.path.join(copy, ".git")):
-        shutil.rmtree(copy, ignore_errors=True)
-        git("worktree", "prune")
-        git("worktree", "add", "-q", "--detach", copy, commit)
-    git("reset", "-q", "--hard", commit, cwd=copy)
-    return copy
+def _read(path):
+    with open(path) as f:
+        return f.read()
 
 
-@contextlib.contextmanager
-def _applied(s, copy):
-    """The tree with the patch in it. make sees the time stamps that it should."""
-    paths = [os.path.join(copy, f) for f in s.files]
-    old = {p: os.stat(p).st_mtime_ns for p in paths if os.path.exists(p)}
+def _write(path, text):
+    """Returns whether that changed anything."""
+    if os.path.exists(path) and _read(path) == text:
+        return False
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as f:
+        f.write(text)
+    return True
 
-    def patch(*how):
-        out = git("apply", *how, s.path, cwd=copy, check=False)
+
+class Tree:
+    """The copy of the tree: with everything behind the switch, or with one patch alone."""
+
+    def __init__(self, stack, chosen):
+        self.commit = tree.make(stack)
+        self.chosen, self.before, self.after = chosen, {}, {}
+        tree.worktree(COPY)
+        for s in chosen:
+            try:
+                self.after[s.name] = self._applied(s)
+            except Fail as e:
+                s.own = str(e)
+
+    def _show(self, path):
+        if path not in self.before:
+            self.before[path] = git("show", f"{self.commit}:{path}")
+        return self.before[path]
+
+    def _applied(self, s):
+        """The files of a patch as they are with it alone."""
+        where = os.path.join(WORK, "apply")
+        shutil.rmtree(where, ignore_errors=True)
+        for path in s.files:
+            _write(os.path.join(where, path), self._show(path))
+        out = git("apply", "-", cwd=where, check=False, stdin=s.text.replace("SABOTAGE", str(s.number)),
+                  env={"GIT_CEILING_DIRECTORIES": WORK})
         if out.strip():
             raise Fail(f"harness/sabotage/{s.name}.patch does not apply: {out.strip().splitlines()[0]}")
-        if s.only:
-            for p, when in old.items():
-                os.utime(p, ns=(when, when))
-            for f in s.only:
-                os.utime(os.path.join(copy, f))
+        return {path: _read(os.path.join(where, path)) for path in s.files}
 
-    patch()
-    try:
-        yield
-    finally:
-        patch("-R")
+    def guarded(self):
+        """The text of each file with everything behind the switch that can be there."""
+        texts, patches, numbers = {DEFINED: self._show(DEFINED) + guard.DEFINE}, {}, {}
+        for s in self.chosen:
+            if numbers.setdefault(s.number, s.name) != s.name:
+                raise Fail(f"{s.name} and {numbers[s.number]} have the same number: rename one")
+            if s.own:
+                continue
+            try:
+                if guard.SWITCH in s.text:
+                    if set(s.files) & set(texts):
+                        raise guard.Refused("another patch asks for the switch in this file")
+                    texts.update(self.after[s.name])
+                    continue
+                found = {path: guard.difference(self.before[path], text) for path, text in self.after[s.name].items()}
+                for path, difference in found.items():
+                    patches.setdefault(path, []).append((s.number, s.only, difference))
+            except guard.Refused as e:
+                s.own = str(e)
+        for path, these in patches.items():
+            texts[path] = guard.guarded(texts.get(path, self.before[path]), these)
+        return texts
+
+    def bring(self, texts):
+        """Write these, and all else as it is in the commit; what is right stays, with its time."""
+        was = git("rev-parse", "HEAD", cwd=COPY).strip()
+        git("update-ref", "--no-deref", "HEAD", self.commit, cwd=COPY)
+        git("read-tree", self.commit, cwd=COPY)
+        for path in git("diff", "--name-only", "--diff-filter=D", was, self.commit).split():
+            if os.path.exists(os.path.join(COPY, path)):
+                os.unlink(os.path.join(COPY, path))
+        git("update-index", "-q", "--refresh", cwd=COPY, check=False)
+        stale = [path for path in git("diff-files", "--name-only", cwd=COPY).split() if path not in texts]
+        if stale:
+            git("checkout-index", "-q", "-f", "--stdin", cwd=COPY, stdin="\n".join(stale))
+        for path, text in texts.items():
+            _write(os.path.join(COPY, path), text)
+
+    def put(self, texts, only=()):
+        """Write these; with @only, so that no other files are compiled again."""
+        for path, text in texts.items():
+            path = os.path.join(COPY, path)
+            when = os.stat(path).st_mtime_ns
+            if _write(path, text) and only:
+                os.utime(path, ns=(when, when))
+        for path in only:
+            os.utime(os.path.join(COPY, path))
 
 
-def _one(s, k, copy):
-    """None if the sabotage was noticed as it says, else what happened instead."""
+def _switched(k, number, name):
+    """A copy of the image with @number in the switch; returns its path."""
+    where = dict(re.findall(rf"^(\w+) \w (_text|{guard.SWITCH})$", _read(os.path.join(k.out, "System.map")), re.M))
+    at = {symbol: int(address, 16) for address, symbol in where.items()}
+    image = bytearray()
+    with open(k.image, "rb") as f:
+        image += f.read()
+    offset = at[guard.SWITCH] - at["_text"]
+    if struct.unpack_from("<I", image, offset)[0]:
+        raise Fail(f"{guard.SWITCH} is not where System.map says, or set already")
+    struct.pack_into("<I", image, offset, number)
+    path = os.path.join(WORK, "images", name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as f:
+        f.write(image)
+    return path
+
+
+def _kernel(stack, **how):
+    return kernel.Kernel(stack, work=WORK, config=kernel.fragments("arm64", "4k", "kunit", "lockdep"), **how)
+
+
+def _glob(s):
+    """What runs: of a suite only the test that must turn red, if it is one. SUITE=suite.* is for what needs more."""
+    suite, red = s.run.get("SUITE", ""), s.red[0]
+    alone = re.fullmatch(r"\w+", suite) and len(s.red) == 1 and re.fullmatch(r"kpkeys\w*_test_\w+", red)
+    return f"{suite}.{red}" if alone else suite or None
+
+
+def _noticed(s, k):
+    """None if the sabotage in a kernel was noticed as it says, else what happened instead."""
     mode, map_ = s.run.get("MODE", "enforce"), s.run.get("MAP", "pte")
-    with _applied(s, copy):
-        k.build()
-        k.args = s.run.get("ARGS", "")
-        if s.run.get("BOOT"):
-            o = boot.boot(k, mode, map_)
-        else:
-            o = k.kunit(mode, map_, s.run.get("SUITE"), timeout=int(s.run.get("TIMEOUT", 150)))
+    if s.run.get("BOOT"):
+        o = boot.boot(k, mode, map_)
+    else:
+        o = k.kunit(mode, map_, _glob(s), timeout=int(s.run.get("TIMEOUT", 150)))
     red = [f"{name}: {why}" for name, why in o.failed]
     for want in s.red:
         if not any(re.search(want, r) for r in red):
@@ -99,25 +194,79 @@ def _one(s, k, copy):
     return None
 
 
+def _checked(o, s, notice):
+    try:
+        o.check(s.name, notice())
+    except Fail as e:
+        o.check(s.name, str(e))
+
+
+def _in_one(o, s, stack, image):
+    """Check one of those behind the switch."""
+    def notice():
+        k = _kernel(stack, args=s.run.get("ARGS", ""))
+        k.image = image
+        return _noticed(s, k)
+
+    if not limit.skips(o, s.name):
+        _checked(o, s, notice)
+    os.unlink(image)
+
+
+def _by_itself(o, s, stack, copy, texts):
+    """Check one that needs a build of its own."""
+    def notice():
+        k = _kernel(stack, args=s.run.get("ARGS", ""))
+        copy.put(copy.after[s.name], s.only)
+        try:
+            k.build("Image")
+            return _noticed(s, k)
+        finally:
+            copy.put({path: texts.get(path, copy.before[path]) for path in s.files}, s.only)
+
+    with step(f"sabotage {s.name}, with a build of its own, as it {s.own}: {s.what}"):
+        _checked(o, s, notice)
+
+
+def _build(copy, k):
+    """One kernel with all that compiles there; returns the text of its files."""
+    while True:
+        texts = copy.guarded()
+        copy.bring(texts)
+        try:
+            k.build("Image")
+            return texts
+        except Fail as e:
+            bad = [path for path in texts if path != DEFINED and re.search(rf"\b{re.escape(path[:-2])}\b", str(e))]
+            found = [s for s in copy.chosen if not s.own and guard.SWITCH not in s.text and set(s.files) & set(bad)]
+            if not found:
+                raise
+            print(f"   {' '.join(bad)}: does not compile with everything in it; {e}", flush=True)
+            for s in found:
+                s.own = "does not compile behind a switch"
+
+
 def run_all(stack, name=None):
     o = kernel.Outcome("test-the-tests")
-    chosen = find(name)
-    copy = _copy(stack)
-    k = kernel.Kernel(stack, work=WORK, config=kernel.fragments("arm64", "4k", "kunit", "lockdep"))
-    # Whole, so that no file but those a patch is meant for is compiled with it.
-    with step("build without sabotage, with lockdep"):
-        k.build()
+    everything = find()
+    chosen = find(name) if name else everything
+    copy, k = Tree(stack, everything), _kernel(stack)
+    with step(f"one kernel with {len(everything)} kinds of sabotage behind a switch, and lockdep"):
+        texts = _build(copy, k)
+    chosen = [s for s in everything if s.name in {c.name for c in chosen}]
+    together = [s for s in chosen if not s.own]
+    images = {s.name: _switched(k, s.number, s.name) for s in together}
     # What is red without sabotage would prove nothing.
-    unbroken = steps_at_once([(f"KUnit without sabotage, MAP={map_}", partial(k.kunit, "enforce", map_))
-                              for map_ in ([] if name else kernel.MAPS)])
+    work = [(f"KUnit without sabotage, MAP={map_}", partial(k.kunit, "enforce", map_))
+            for map_ in ([] if name else kernel.MAPS)]
+    work += [(f"sabotage {s.name}: {s.what}", partial(_in_one, o, s, stack, images[s.name])) for s in together]
+    unbroken = [u for u in steps_at_once(work) if u]
     for u in unbroken:
         u.what += " lockdep"
     for s in chosen:
-        if limit.skips(o, s.name):
-            continue
-        with step(f"sabotage {s.name}: {s.what}"):
-            try:
-                o.check(s.name, _one(s, k, copy))
-            except Fail as e:
-                o.check(s.name, str(e))
+        if s.own and s.name not in copy.after:
+            o.check(s.name, s.own)
+        elif s.own and not limit.skips(o, s.name):
+            _by_itself(o, s, stack, copy, texts)
+    o.note = f"{len(together)} in one kernel"
     return [*unbroken, o]

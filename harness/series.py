@@ -11,7 +11,7 @@ import time
 import base as kernel_base
 import comparereport
 import tree
-from common import BUILD, Fail, LINUX, TOP, export, git, run
+from common import BUILD, Fail, LINUX, TOP, export, git, run, two_at_once
 
 OUT = os.path.join(BUILD, "series")
 RELEASE = os.path.join(TOP, "release")
@@ -178,6 +178,7 @@ def make(stack, version="1", who=None, top=TOP, rfc=False, first=1, last=None, d
     with open(cover, "w") as f:
         f.write(text)
     mails = sorted(glob.glob(out + "/*.patch"))
+    two_at_once(lambda mail: _people([mail]), mails[1:])    # they are known then
     for mail in mails:
         _address(mail, mails[1:], more)
         if date:

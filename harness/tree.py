@@ -27,10 +27,12 @@ shared ones add: they are the difference between the two.
 
 A stack may also be the beginning of another, which can be merged without the rest.
 """
+import glob
 import hashlib
 import os
 import re
 import shutil
+import time
 
 import base
 from common import BUILD, LINUX, TOP, Fail, choice, git, step
@@ -198,10 +200,13 @@ def ensure():
         if has and os.path.exists(os.path.join(LINUX, ".git/complete")):
             if has == git("rev-parse", "base", cwd=repo).strip():
                 return
-            if not os.environ.get("FORCE") and (git("status", "--porcelain").strip() or
-                    git("rev-parse", "HEAD") != git("rev-parse", "refs/kpkeys/assembled")):
-                raise Fail("build/linux has edits, and another base than is asked for now: 'make refresh' with the "
-                           "LINUX and BASE of before keeps them, 'make tree FORCE=1' drops them")
+            if _work():
+                if not os.environ.get("FORCE"):
+                    raise Fail("build/linux has work, and another base than is asked for now: 'make refresh' with the "
+                               "LINUX and BASE of before keeps it, 'make tree FORCE=1' puts it aside")
+                aside = time.strftime(LINUX + "-kept-%Y%m%d-%H%M%S", time.gmtime())
+                os.rename(LINUX, aside)
+                print(f"   build/linux: what it was is {os.path.relpath(aside, TOP)} now")
     with step("build/linux: checking out the base"):
         shutil.rmtree(LINUX, ignore_errors=True)
         os.makedirs(BUILD, exist_ok=True)
@@ -211,12 +216,23 @@ def ensure():
         open(os.path.join(LINUX, ".git/complete"), "w").close()
 
 
+def _ours():
+    """The commits in build/linux that were made here."""
+    return git("for-each-ref", "--format=%(objectname)", "refs/kpkeys").split()
+
+
+def _work():
+    """Is there anything in build/linux that was not made here?"""
+    refs = git("for-each-ref", "--format=%(objectname)", "refs/heads", "refs/stash").split()
+    return git("status", "--porcelain").strip() or not {git("rev-parse", "HEAD").strip(), *refs} <= set(_ours())
+
+
 def _state(name):
     """What a stack is to be, what build/linux has that is in no commit, and the commits there that are the user's."""
     ensure()
     want = assemble(name)
     edits = git("status", "--porcelain", "--untracked-files=normal").rstrip().splitlines()
-    ours = git("for-each-ref", "--format=%(objectname)", "refs/kpkeys").split()
+    ours = _ours()
     here = git("rev-parse", "HEAD").split() + git("for-each-ref", "--format=%(objectname)", "refs/heads/" + name).split()
     # The same content by other commits is what refresh leaves behind.
     return want, edits, [c for c in dict.fromkeys(here)
@@ -257,9 +273,22 @@ def as_it_is(name):
           (f" and {len(files) - 3} more" if files[3:] else ""), flush=True)
 
 
+def worktree(path, commit=None):
+    """A work tree of build/linux; at @commit, if there is one. What is right there stays as it is."""
+    # Those of a build/linux that is gone are of no use.
+    if not os.path.exists(path + "/.git") or f"worktree {path}\n" not in git("worktree", "list", "--porcelain"):
+        shutil.rmtree(path, ignore_errors=True)
+        git("worktree", "prune")
+        with step(f"{os.path.relpath(path, TOP)}: checking out"):
+            git("worktree", "add", "-q", "--detach", path, commit or "origin/base")
+    if commit:
+        git("checkout", "-q", "--force", "--detach", commit, cwd=path)
+
+
 def kept():
-    """What make() has put aside."""
-    return git("for-each-ref", "--format=%(refname:short)", "refs/stash", "refs/heads/kept-*").split()
+    """What FORCE=1 has put aside."""
+    return git("for-each-ref", "--format=%(refname:short)", "refs/stash", "refs/heads/kept-*").split() + \
+        [os.path.basename(path) for path in sorted(glob.glob(LINUX + "-kept-*"))]
 
 
 def _slug(subject):

@@ -70,7 +70,6 @@
 #include <linux/spinlock.h>
 #include <linux/stop_machine.h>
 #include <linux/swap.h>
-#include <linux/unroll.h>
 #include <linux/vmstat.h>
 #include <linux/workqueue.h>
 
@@ -282,17 +281,21 @@ static __always_inline void **index_slot(void **table, unsigned long pfn, int le
 		      ((1UL << PTRS_SHIFT) - 1)];
 }
 
-/* The frame of a page; NULL if there is none, and then the page is not ours. */
+static_assert(INDEX_LEVELS == 3);
+
+/*
+ * The frame of a page; NULL if there is none, and then the page is not ours. Pairs with
+ * index_add(): what is behind a pointer was there before it. Not a loop, which compilers
+ * leave as one.
+ */
 static __always_inline struct frame *frame_of(unsigned long pfn)
 {
-	void **table = cache->index;
-	int level;
+	void **table = READ_ONCE(*index_slot(cache->index, pfn, 2));
 
-	unrolled_full
-	for (level = INDEX_LEVELS - 1; level >= 0 && table; level--) {
-		/* Pairs with index_add(): what is there has been made before. */
-		table = smp_load_acquire(index_slot(table, pfn, level));
-	}
+	if (table)
+		table = READ_ONCE(*index_slot(table, pfn, 1));
+	if (table)
+		table = READ_ONCE(*index_slot(table, pfn, 0));
 	if (!table)
 		return NULL;
 

@@ -737,8 +737,10 @@ static void kpkeys_pgtable_cache_test_single_is_zero(struct kunit *test)
 	for (i = 0; i < 4; i++) {
 		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL | __GFP_ZERO);
 		KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
-		if (pages[nr])
-			KUNIT_EXPECT_NULL(test, memchr_inv(page_address(pages[nr++]), 0, PAGE_SIZE));
+		if (!pages[nr])
+			break;
+		KUNIT_EXPECT_NULL(test, memchr_inv(page_address(pages[nr]), 0, PAGE_SIZE));
+		nr++;
 	}
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
 	free_all(pages, nr);
@@ -1136,6 +1138,41 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 #endif
 }
 
+#define NR_OF_NODE	100
+
+/* Each CPU gets pages of its node, and they go back there, whoever frees them. */
+static void kpkeys_pgtable_cache_test_node(struct kunit *test)
+{
+	struct page **pages;
+	int cpu, i, n = 0;
+
+	if (num_node_state(N_MEMORY) == 1)
+		kunit_skip(test, "there is one node");
+	pages = kunit_kcalloc(test, nr_cpu_ids * NR_OF_NODE, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	for_each_online_cpu(cpu) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		for (i = 0; i < NR_OF_NODE; i++, n++) {
+			pages[n] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+			KUNIT_EXPECT_NOT_NULL(test, pages[n]);
+			if (pages[n])
+				KUNIT_EXPECT_EQ(test, page_to_nid(pages[n]), cpu_to_mem(cpu));
+		}
+	}
+	/* All by the last CPU; then each finds those of its own node again. */
+	free_all(pages, n);
+	for_each_online_cpu(cpu) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		for (i = 0; i < NR_OF_NODE; i++) {
+			pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+			if (pages[i])
+				KUNIT_EXPECT_EQ(test, page_to_nid(pages[i]), cpu_to_mem(cpu));
+		}
+		free_all(pages, NR_OF_NODE);
+	}
+	expect_conserved(test);
+}
+
 #define NR_HERD		16
 
 static DECLARE_COMPLETION(herd_start);
@@ -1299,6 +1336,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_double_free),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_not_ours),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_poisoned),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_node),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_herd),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_race),
 	{}

@@ -235,7 +235,7 @@ static void op_offline(unsigned int arg)
 	model.irq_handler = handler;
 }
 
-/* A page breaks, whoever has it. */
+/* A page is marked as broken, wherever it is. */
 static void op_poison(unsigned int arg)
 {
 	unsigned long i = arg * (MODEL_NR_PAGES / 256);
@@ -338,7 +338,7 @@ static void step(u8 op, u8 arg)
 		model.show(NULL, NULL);
 		break;
 	case 19:
-		/* Somebody who has a page already adds it to his reserve. */
+		/* The owner of a page adds it to a reserve. */
 		if (held.nr && held.reserve.nr < 16) {
 			struct page *page = held.page[--held.nr];
 
@@ -351,7 +351,7 @@ static void step(u8 op, u8 arg)
 		model_ctx.cpu = arg % MODEL_NR_CPUS;
 		break;
 	case 21:
-		/* A CPU that is not this one goes. */
+		/* Another CPU goes offline. */
 		model.dead_cpu((model_ctx.cpu + 1 + arg % (MODEL_NR_CPUS - 1)) % MODEL_NR_CPUS);
 		break;
 	case 22:
@@ -401,7 +401,7 @@ static bool start(int nr_nodes)
 	return true;
 }
 
-/* All that was handed out goes back; what is left is what the cache keeps. */
+/* Free all pages that were handed out. Only the cache has pages then. */
 static void finish(void)
 {
 	memset(model.fail_at, 0, sizeof(model.fail_at));

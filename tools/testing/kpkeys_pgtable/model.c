@@ -154,7 +154,7 @@ void model_might_sleep(void)
 	CHECK(!model_ctx.interrupt);
 }
 
-/* Nothing is held, and all is as it is where nobody does anything. */
+/* Check the idle state: no lock is held. */
 bool model_idle(void)
 {
 	int kind;
@@ -168,8 +168,7 @@ bool model_idle(void)
 }
 
 /*
- * CPUs: who has interrupts off has the CPU for itself, so that others cannot run
- * anything on it.
+ * CPUs: while interrupts are off on a CPU, no other thread runs there.
  */
 static struct model_lock cpus[MODEL_NR_CPUS] = {
 	[0 ... MODEL_NR_CPUS - 1] = { .lock = PTHREAD_MUTEX_INITIALIZER },
@@ -316,7 +315,7 @@ bool model_fails(enum model_fail what)
 }
 #endif
 
-/* The page allocator, with a lock of its own that nobody sees. */
+/* The page allocator. Its lock is not part of the model. */
 static pthread_mutex_t buddy_lock = PTHREAD_MUTEX_INITIALIZER;
 
 #ifdef __CPROVER__
@@ -347,8 +346,8 @@ void model_clear_page(void *addr)
 }
 
 /*
- * Nothing is allocated under a lock but that of the refills of a node, and there
- * not if that may wait for reclaim; and nobody sleeps who must not.
+ * The refill lock of a node is the only lock under which memory may be allocated,
+ * and not if the allocation may wait for reclaim. Code that must not sleep does not.
  */
 static void check_may_alloc(gfp_t gfp)
 {
@@ -431,8 +430,8 @@ static bool find_free(unsigned long nr, int nid, bool this_node, unsigned long *
 }
 
 /*
- * A block is found if there is one, and never made; a page is found while there is
- * one, but who cannot wait for reclaim leaves some.
+ * Return memory that is free; nothing is reclaimed or compacted. Callers that cannot
+ * wait for reclaim do not get the last pages.
  */
 struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 {
@@ -760,10 +759,9 @@ static int common_pkey(unsigned long index, unsigned long nr)
 }
 
 /*
- * Memory of a PUD is mapped by blocks again, where that can be, as if it had gone
- * offline and come back: without that, all of it is mapped by pages soon, and nothing
- * is split any more. The caller sees to it that nobody else splits, and that nobody
- * counts on what was split here.
+ * Map the memory of a PUD by blocks again, where possible, as if it had been offline
+ * in between. Otherwise everything is mapped by pages soon, and nothing is split any
+ * more. The caller makes sure that nobody else splits, or relies on splits in here.
  */
 void model_remap(unsigned long pud)
 {

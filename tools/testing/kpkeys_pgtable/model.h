@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The world around the cache and the reserve: a page allocator, a direct map of
- * blocks, CPUs, nodes, locks that know who holds what, and calls that fail on demand.
+ * blocks, CPUs, nodes, locks that know their holder, and calls that fail on demand.
  *
  * Sizes are small, so that boundaries are met often. What is kept is what the code
  * relies on: levels, alignments, the order of the checks.
@@ -124,7 +124,7 @@ struct model {
 	unsigned int fail_rate[NR_FAIL];	/* out of ALWAYS, for threads */
 	unsigned long isolated_start, isolated_end;	/* about to go offline */
 	unsigned long nr_buddy;
-	unsigned long watermark;	/* who cannot reclaim leaves these */
+	unsigned long watermark;	/* kept from callers that cannot reclaim */
 	bool scatter;			/* pages come from anywhere, not one after the other */
 	int nr_nodes;
 	long reclaimable[MODEL_NR_NODES];	/* NR_KERNEL_MISC_RECLAIMABLE */

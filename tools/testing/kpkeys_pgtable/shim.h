@@ -295,7 +295,6 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define NR_KERNEL_MISC_RECLAIMABLE	0
 #define NODE_DATA(nid)		(&model.reclaimable[nid])
 #define __mod_node_page_state(pgdat, item, nr)	((void)MODEL_FETCH(add, pgdat, nr))
-#define unrolled_full
 typedef struct { unsigned long bits; } nodemask_t;
 struct zone { int node; };
 struct zoneref { struct zone *zone; };

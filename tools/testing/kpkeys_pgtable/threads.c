@@ -151,7 +151,7 @@ static void check(void)
 	check_end();
 }
 
-/* As much as there is goes back, and what is free then is mapped by blocks again. */
+/* Give back all free pages. Free memory is block-mapped again after that. */
 static void start_over(void)
 {
 	unsigned int i;

@@ -123,7 +123,7 @@ static void test_park_tries(void)
 	CHECK(stats().leaked == FRAME_PAGES);
 }
 
-/* It waits until there is what it takes, whoever has used that up. */
+/* It waits until there are enough pages, whatever used them up. */
 static void test_park_uncovered(void)
 {
 	drain();
@@ -162,7 +162,7 @@ static void test_leaked(void)
 	}
 }
 
-/* Who cannot wait gets what is there, and never a refill. */
+/* A caller that cannot wait gets a free page, and never a refill. */
 static void test_no_refill(void)
 {
 	unsigned long taken = stats().taken;
@@ -195,7 +195,7 @@ static void test_memalloc(void)
 	model_ctx.flags = 0;
 }
 
-/* The last pages are for those who cannot wait. */
+/* The last pages are for callers that cannot wait. */
 static void test_emergency(void)
 {
 	model_ctx.atomic = true;
@@ -359,7 +359,7 @@ static void test_not_ours(void)
 	CHECK(!stats().mismatched);
 }
 
-/* One that is in its frame, which is in this bucket or the next. */
+/* A page in its frame, which is in this bucket or the next. */
 static struct page *free_page(unsigned int bucket)
 {
 	struct frame *frame;
