@@ -4,6 +4,16 @@
 
 #include <linux/types.h>
 
+/*
+ * For functions that open a window for their caller. They are inlined, so that no
+ * function in the image returns with an open window, which could be called to get one.
+ */
+#ifdef CONFIG_KPKEYS
+#define __kpkeys_inline		__always_inline
+#else
+#define __kpkeys_inline		inline
+#endif
+
 /**
  * struct kpkeys_state - what kpkeys_leave_context() has to undo
  * @changed: enter has written the register.

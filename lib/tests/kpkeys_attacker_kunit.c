@@ -30,7 +30,7 @@
 #include <linux/kpkeys_split_reserve.h>
 #endif
 
-#include <asm/mmu_context.h>
+#include <linux/mmu_context.h>
 #include <asm/ptrace.h>
 #include <asm/stacktrace.h>
 
