@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 
-import comparereport
 import kernel
 import perpatch
 import series
@@ -57,7 +56,7 @@ def repository(stack):
         for path in LINEAGE:
             o.check(f"{path} says whose kpkeys is", _lineage(path))
         o.check("plain English", _plain())
-        o.check("costs in Documentation are those of compare/REPORT.md", _costs())
+        o.check("codespell", _codespell())
     return o
 
 
@@ -87,6 +86,12 @@ def _plain():
         if m:
             return f"{os.path.basename(path)}:{text.count(chr(10), 0, m.start()) + 1}: '{m[0]}' (harness/banned-turns)"
     return None
+
+
+def _codespell():
+    """None, or the first misspelt word, by file and line; but for one that a hunk header of the base was cut in."""
+    paths = git("ls-files", "--", ":!*.mbx", ":!*.svg", cwd=TOP).split()
+    return run(["codespell", "-L", "siz", *paths], check=False, cwd=TOP).partition("\n")[0] or None
 
 
 def _applies():
@@ -175,20 +180,6 @@ def _checkpatch(o, folder):
                 mails.append(path)
     for path, why in zip(mails, two_at_once(perpatch.style, mails)):
         o.check(f"checkpatch {os.path.basename(path)[:40]}", why)
-
-
-def _costs():
-    """None, or which number the documentation has wrong."""
-    with open(os.path.join(TOP, "Documentation/mm/kpkeys_hardened_pgtables.rst")) as f:
-        said = re.findall(r"^(\w[\w, ]+?) {2,}(\d\.\d+) +(\d\.\d+) +(\d\.\d+)$", f.read(), re.M)
-    measured = comparereport.measured()
-    ours = comparereport.NAMES[comparereport.OURS]
-    columns = f"{ours}, off", ours, comparereport.PTE
-    for what, *numbers in said:
-        want = [f"{float(measured[what][c]):.2f}" for c in columns] if what in measured else None
-        if numbers != want:
-            return f"{what}: {' '.join(numbers)}, measured: {' '.join(want or ['never'])}"
-    return None if said else "there are none"
 
 
 def _kernel_doc(o, stack):
