@@ -3,39 +3,40 @@
  * A cache of protected pages for page tables.
  *
  * Setting the pkey of a single page costs a broadcast TLB invalidation, and a split
- * if the direct map is made of blocks. So pages are taken from the page allocator
- * in chunks, if possible as large as a block, and the pkey is set for a chunk as a
- * whole. Pages are handed out one by one and come back.
+ * if the direct map is block-mapped. So the cache takes pages from the page
+ * allocator in chunks, as large as a block if possible, and sets the pkey of a
+ * whole chunk. Pages are handed out and freed one by one.
  *
- * What is known of a page is kept by frame: a naturally aligned range, as large as
- * the largest chunk, with three bitmaps.
+ * The state of the pages is kept in frames. A frame is a naturally aligned range,
+ * as large as the largest chunk, and has three bitmaps:
  *
- *	ours:	the page has the pkey and belongs to the cache or to who got it.
+ *	ours:	the page has the pkey, and belongs to the cache or its user.
  *	used:	it was handed out.
  *	free:	it is in the frame, and the frame is in a list of its node.
  *
- * A page that is ours and neither used nor free is in a magazine, holds state of
- * the cache itself, is on its way back, or is not used any more.
+ * A page with neither used nor free is in a magazine, holds state of the cache, is
+ * being given back, or was leaked.
  *
  *	page allocator --refill--> frame --batch--> magazine --hand out--> table
  *	      ^                    |   ^               |  ^                  |
  *	      +----give back-------+   +-----batch-----+  +------free--------+
  *
- * All of this state is in pages of the cache, so that it takes an open window to
- * change it: an attacker who can write anywhere else can neither make a page of
- * his choice a table nor have a table handed out twice. Only the locks, and counts
- * of events, are ordinary memory.
+ * This state is in pages of the cache, and can be changed in a window only. An
+ * attacker who can write anywhere else can neither turn a page into a table nor
+ * have a table handed out twice. Only the locks and the event counters are in
+ * ordinary memory.
  *
- * Who owns what:
+ * Ownership and locks:
  *
- *  - nodes[].refill: serialises refills of a node by chunks, and who waits for it
- *    does not allocate. What is allocated under it never waits for reclaim.
- *  - refill_mutex: the reserve that a refill splits with, the spare pages for state,
- *    and the parked chunk. Nothing is allocated while it is held.
- *  - nodes[].lock: the frames of a node, but for the bits that say who has a page. A
- *    leaf lock; the pkey of memory is never changed under it.
- *  - a magazine belongs to its CPU, with interrupts off.
- *  - a page that was handed out belongs to whoever got it.
+ *  - nodes[].refill serialises refills of a node by chunks, so that a CPU that
+ *    waits for one does not allocate another chunk. Allocations under it never
+ *    wait for reclaim.
+ *  - refill_mutex protects the reserve for the splits of refills, the spare pages
+ *    for state, and the parked chunk. Nothing is allocated under it.
+ *  - nodes[].lock protects the frames of a node, except for the "used" bits. It is
+ *    a leaf lock. No pkey is changed under it.
+ *  - A magazine belongs to its CPU, with interrupts disabled.
+ *  - A page that was handed out belongs to its user.
  *
  * Lock order: nodes[].refill -> refill_mutex -> nodes[].lock.
  */
@@ -88,37 +89,37 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
 /* A naturally aligned chunk has at most this demand: one table of each level. */
 #define CHUNK_MAX_DEMAND	2
 
-/* Below this, a refill of the node is started in the background. */
+/* With fewer free pages on the node, a refill is started in the background. */
 #define LOW_MARK		64
 
-/* What is left on a node, so that the next few tables do not take it back. */
+/* The shrinker leaves this many on a node, or the next few tables would refill it. */
 #define SHRINK_MARK		(2 * LOW_MARK)
 
-/* What boot has to get along with until it may refill, which takes interrupts. */
+/* Pages for boot, until interrupts are enabled and refills are possible. */
 #define BOOT_STOCK		256
 
-/* The part of memory, as a power of two, that a chunk is at most. */
+/* A chunk is at most this fraction of memory, as a power of two. */
 #define CHUNK_SHARE		8
 
 /*
- * Who may refill leaves this many to those who may not: they have no other way
- * to a page.
+ * Callers that may refill leave this many pages on a node. Those that may not have
+ * no other source.
  */
 #define EMERGENCY_MARK		16
 
-/* A frame that is mapped by one entry is not split for fewer pages than these. */
+/* A block is not split to give back fewer pages than this. */
 #define SPLIT_YIELD		16
 
-/* Pages that move between a node and a magazine at a time. */
+/* The number of pages that move between a node and a magazine at once. */
 #define BATCH			16
 
-/* How many single pages a refill takes at a time, and sets aside for want of tables. */
+/* How many single pages a refill takes at once, and how many it keeps aside if it lacks tables. */
 #define SINGLES			16
 
-/* How often the pkey of a chunk is tried before it is given up. */
+/* How often setting the pkey of a chunk is tried before the chunk is abandoned. */
 #define PARK_TRIES		3
 
-/* How long nothing is tried after a failure; twice as long after each chunk given up. */
+/* The pause after a failure. It doubles with each abandoned chunk. */
 #define REFILL_BACKOFF		(HZ / 10)
 #define MAX_BACKOFF_SHIFT	12
 
@@ -133,18 +134,18 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
  * @pfn:     the first page.
  * @nr_ours: weight of @ours.
  * @nr_free: weight of @free.
- * @ours:    has the pkey of page tables. Changed under the node's lock.
- * @free:    may be taken. Changed under the node's lock.
- * @used:    handed out. Set by who hands out, cleared by who takes back.
+ * @ours:    pages with the pkey of page tables. Changed under the node's lock.
+ * @free:    pages that can be taken. Changed under the node's lock.
+ * @used:    pages that were handed out. Changed atomically, without the lock.
  *
  * Invariant: @free and @used are disjoint, and subsets of @ours.
  *
- * Invariant: pages of ours that are not used, and no others, are PageOffline():
- * memory that has any other pages which cannot be moved is refused before
- * memory_callback() is asked to give them back. Nobody saves the content of such
- * pages. A page type of our own would need the same exceptions in memory hotplug.
+ * Invariant: a page is PageOffline() if and only if it is in @ours and not in @used.
+ * Memory offlining refuses a range with other unmovable pages before it calls
+ * memory_callback(). Hibernation and crash dumps do not save the content of such
+ * pages. A new page type would need the same exceptions in memory hotplug.
  *
- * A frame stays once it is there, so that it can be looked up without a lock.
+ * A frame is never freed, so that it can be looked up without a lock.
  */
 struct frame {
 	struct list_head node;
@@ -157,8 +158,8 @@ struct frame {
 };
 
 /*
- * Frames are found by their number, through pages of pointers: a root, two levels
- * below it, and then pages of frames.
+ * The index finds a frame by its number. It has three levels of pages of pointers,
+ * and below them pages of frames.
  */
 #define FRAMES_SHIFT		ilog2(PAGE_SIZE / sizeof(struct frame))
 #define PTRS_SHIFT		ilog2(PAGE_SIZE / sizeof(void *))
@@ -168,13 +169,14 @@ static_assert(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER <=
 
 /**
  * struct node_frames - the frames of a node
- * @bucket:  by the number of their free pages, to within a power of two; the last
- *           one has those all of whose pages are free.
+ * @bucket:  frames sorted by the logarithm of their number of free pages. The last
+ *           bucket has the frames all of whose pages are free.
  * @nr_ours: sum over all frames.
- * @nr_free: likewise; also read without the lock, so each store to it is marked.
+ * @nr_free: sum over all frames. It is also read without the lock.
  * @lowest:  the lowest @nr_free so far.
  *
- * Pages are handed out from the lowest bucket first, so that frames become free.
+ * Pages are handed out from the lowest bucket first, so that other frames become
+ * free.
  */
 struct node_frames {
 	struct list_head bucket[FRAME_BUCKETS];
@@ -183,21 +185,21 @@ struct node_frames {
 	unsigned long lowest;
 };
 
-/* Free pages of the CPU's own node, for which no lock is taken. */
+/* Free pages of the CPU's node, which are taken without a lock. */
 struct magazine {
 	unsigned long nr;
 	unsigned long pfn[31];
 };
 
 /**
- * struct cache - what is not by CPU or by frame
+ * struct cache - the state that is neither per CPU nor per frame
  * @index:      the root of the index.
- * @nr_spare:   how many pages are set aside for the index. Refill mutex.
- * @spare:      these. They count as state already.
- * @parked:     a chunk whose pkey could not be set. It is the next to be tried:
- *              its split is done or, if that was what failed, still covered.
- *              Refill mutex.
- * @frames:     by node.
+ * @nr_spare:   the number of pages in @spare. Refill mutex.
+ * @spare:      pages for the index, which already count as state. Refill mutex.
+ * @parked:     a chunk whose pkey could not be set. It is tried next, because its
+ *              split either is done, or is still covered by the reserve. Refill
+ *              mutex.
+ * @frames:     the frames of each node.
  */
 struct cache {
 	void *index[PAGE_SIZE / sizeof(void *)];
@@ -211,37 +213,37 @@ struct cache {
 	struct node_frames frames[];
 };
 
-/* All of this is in pages of the cache. */
+/* Both are in pages of the cache. */
 static struct cache *cache __ro_after_init;
 static struct magazine *magazines __ro_after_init;
 
-/* What cannot be in memory that is read-only most of the time. */
+/* Locks and work items cannot be in read-only memory. */
 static struct node_locks {
 	raw_spinlock_t lock;		/* the frames of the node, and their lists */
-	struct mutex refill;		/* who refills the node by a chunk */
+	struct mutex refill;		/* refills of the node by chunks */
 	struct delayed_work refill_work;
 } *nodes __ro_after_init;
 
 static DEFINE_MUTEX(refill_mutex);
 
 /*
- * Chunks that were given up, and until when no other is tried: it might be the next
- * one, and all of memory might follow. Refill mutex.
+ * The number of abandoned chunks, and the end of the pause. Without a pause, all of
+ * memory could be abandoned, one chunk after the other. Refill mutex.
  */
 static unsigned int nr_given_up;
 static unsigned long pause_end;
 
 /*
- * Invariant: a chunk is split off only if the reserve has the page tables for that,
- * and @cache->spare the pages for its frame. Both are filled up from the yield
- * of each refill, and from free pages if that was not enough.
+ * Invariant: a chunk is split off only if the reserve has the page tables for the
+ * split, and @cache->spare the pages for the frame. Each refill fills up both with
+ * pages of its chunk, and top_up() with free pages if the chunk was too small.
  *
- * Pages in the reserve count as used.
+ * Pages in the reserve are in @used.
  */
 static struct kpkeys_split_reserve refill_reserve =
 	KPKEYS_SPLIT_RESERVE_INIT(refill_reserve);
 
-/* Where pages are that no frame knows of, and what has happened. */
+/* Pages that no bitmap accounts for, and events. */
 enum counter {
 	META, MOVING, POISONED, LEAKED,		/* ours */
 	PARKED, ABANDONED,			/* not ours */
@@ -267,14 +269,14 @@ static unsigned long nr_free(int nid)
 	return READ_ONCE(cache->frames[nid].nr_free);
 }
 
-/* Something is not what somebody says it is. Not inside of a window. */
-static void mismatch(unsigned long pfn, const char *what)
+/* The caller and the state of a page disagree. Must not be called inside a window. */
+static void mismatch(unsigned long pfn, const char *action, const char *state)
 {
 	count(MISMATCHED, 1);
-	pr_err_ratelimited("pfn %#lx %s\n", pfn, what);
+	pr_err_ratelimited("Refused to %s pfn %#lx, it is not %s\n", action, pfn, state);
 }
 
-/* Where the page of level @level for a frame is found in the one above. */
+/* The slot for a frame in a page of the index, at level @level. */
 static __always_inline void **index_slot(void **table, unsigned long pfn, int level)
 {
 	return &table[(pfn >> (FRAME_ORDER + FRAMES_SHIFT + level * PTRS_SHIFT)) &
@@ -284,9 +286,9 @@ static __always_inline void **index_slot(void **table, unsigned long pfn, int le
 static_assert(INDEX_LEVELS == 3);
 
 /*
- * The frame of a page; NULL if there is none, and then the page is not ours. Pairs with
- * index_add(): what is behind a pointer was there before it. Not a loop, which compilers
- * leave as one.
+ * The frame of a page, or NULL if there is none; then the page is not ours. The
+ * address dependencies pair with the release in index_add(). This is not a loop,
+ * because compilers do not unroll it.
  */
 static __always_inline struct frame *frame_of(unsigned long pfn)
 {
@@ -310,11 +312,11 @@ static __always_inline unsigned int frame_bit(unsigned long pfn)
 /* A bit of a frame, without the lock of its node. */
 static __always_inline bool frame_has(const unsigned long *pages, unsigned int bit)
 {
-	/* That of a page which somebody has does not change; those beside it may. */
+	/* The caller owns the page of this bit. Its neighbours may change. */
 	return data_race(test_bit(bit, pages));
 }
 
-/* How many pages the index needs for the frame of this page. */
+/* The number of pages that the index needs to add the frame of this page. */
 static unsigned int index_demand(unsigned long pfn)
 {
 	void **table = cache->index;
@@ -329,7 +331,7 @@ static unsigned int index_demand(unsigned long pfn)
 	return 0;
 }
 
-/* Make the frame of @pfn, with pages that are ours. */
+/* Add the frame of @pfn to the index. The pages for it are in @cache->spare. */
 static void index_add(unsigned long pfn)
 {
 	void **slot, **table = cache->index;
@@ -351,12 +353,12 @@ static void index_add(unsigned long pfn)
 					i * FRAME_PAGES;
 			INIT_LIST_HEAD(&frames[i].node);
 		}
-		/* Pairs with frame_of(), which takes no lock. */
+		/* Pairs with the lockless look-up in frame_of(). */
 		smp_store_release(slot, frames);
 	}
 }
 
-/* Put a frame where its number of free pages says, after that has changed. */
+/* Move a frame to the right bucket, after its number of free pages has changed. */
 static void frame_requeue(int nid, struct frame *frame)
 {
 	struct node_frames *node = &cache->frames[nid];
@@ -378,11 +380,11 @@ static void node_add_free(int nid, long nr)
 	WRITE_ONCE(node->nr_free, node->nr_free + nr);
 	if (nr < 0)
 		node->lowest = min(node->lowest, node->nr_free);
-	/* What an administrator sees, and what MemAvailable is made of. */
+	/* Visible in /proc/meminfo, and part of MemAvailable. */
 	__mod_node_page_state(NODE_DATA(nid), NR_KERNEL_MISC_RECLAIMABLE, nr);
 }
 
-/* Pages of a frame that nobody has become free. */
+/* Put pages that are in no other place into their frame. */
 static void frame_put(int nid, unsigned long pfn, unsigned int nr)
 {
 	struct frame *frame = frame_of(pfn);
@@ -413,9 +415,10 @@ static unsigned int frame_take(struct frame *frame, unsigned long *pfns, unsigne
 }
 
 /*
- * Take up to @max free pages off a node, if more than @leave are there, from the
- * frames that have the fewest. Nobody has them now: what becomes of them is settled
- * before interrupts are on again, or else a snapshot would miss them.
+ * Take up to @max free pages off a node, and leave at least @leave. Frames with the
+ * fewest free pages are used first. The pages are in no place afterwards, so the
+ * caller must put them somewhere before it enables interrupts. Otherwise a snapshot
+ * would miss them.
  */
 static unsigned int node_take(int nid, unsigned long *pfns, unsigned int max,
 			      unsigned long leave)
@@ -440,7 +443,7 @@ static unsigned int node_take(int nid, unsigned long *pfns, unsigned int max,
 
 			nr += taken;
 			frame_requeue(nid, frame);
-			/* Or this goes on for ever with a frame that has none. */
+			/* Do not loop if a list and a bitmap disagree. */
 			if (WARN_ON_ONCE(!taken))
 				return nr;
 		}
@@ -452,8 +455,8 @@ static unsigned int node_take(int nid, unsigned long *pfns, unsigned int max,
 }
 
 /*
- * A page of ours that nobody has becomes a used one. The one place where that is
- * decided, and by nothing but the frame.
+ * Mark a page as used. Only this function decides that a page may be handed out, and
+ * it looks at nothing but the frame.
  */
 static __always_inline bool mark_used(unsigned long pfn)
 {
@@ -464,13 +467,13 @@ static __always_inline bool mark_used(unsigned long pfn)
 	       !test_and_set_bit(bit, frame->used);
 }
 
-/* The other way round; nobody has the page now. */
+/* The opposite. The page is in no place afterwards. */
 static __always_inline bool mark_unused(struct frame *frame, unsigned int bit)
 {
 	return test_and_clear_bit(bit, frame->used);
 }
 
-/* Hand out one page. Returns NO_PFN if the page is broken, or *@bad if it is not ours to give. */
+/* Hand out a page. Returns NO_PFN if it is poisoned, or if it is not free: then *@bad is set. */
 static __always_inline unsigned long hand_out(unsigned long pfn, unsigned long *bad)
 {
 	struct page *page = pfn_to_page(pfn);
@@ -491,7 +494,7 @@ static __always_inline unsigned long hand_out(unsigned long pfn, unsigned long *
 	return pfn;
 }
 
-/* Take a page out of this CPU's magazine, and refill that if @leave allows it. */
+/* Take a page out of this CPU's magazine. If it is empty and @refill is set, refill it first. */
 static __always_inline unsigned long magazine_take(int nid, bool refill, unsigned long *bad)
 {
 	struct magazine *mag;
@@ -500,7 +503,7 @@ static __always_inline unsigned long magazine_take(int nid, bool refill, unsigne
 	guard(irqsave)();
 
 	mag = &magazines[smp_processor_id()];
-	/* The last pages of a node are taken one by one, by who needs them. */
+	/* The last pages of a node are not put into magazines. */
 	if (refill && !mag->nr && nid == numa_mem_id())
 		mag->nr = node_take(nid, mag->pfn, BATCH, EMERGENCY_MARK);
 	while (pfn == NO_PFN && mag->nr)
@@ -512,10 +515,10 @@ static __always_inline unsigned long magazine_take(int nid, bool refill, unsigne
 static void report_bad(unsigned long bad)
 {
 	if (bad != NO_PFN)
-		mismatch(bad, "is not a free page of page tables, and is not handed out");
+		mismatch(bad, "hand out", "free");
 }
 
-/* A page of this CPU's magazine, or NULL. One window, also if it is to be cleared. */
+/* Hand out a page of this CPU's magazine, or NULL. The page is cleared in the same window. */
 static __always_inline struct page *magazine_alloc(gfp_t gfp, int nid, bool refill)
 {
 	unsigned long bad = NO_PFN, pfn;
@@ -538,7 +541,7 @@ static __always_inline struct page *magazine_alloc(gfp_t gfp, int nid, bool refi
 	return pfn == NO_PFN ? NULL : pfn_to_page(pfn);
 }
 
-/* What is handed out by any way but the magazine is made zero here. */
+/* Clear a page that does not come from a magazine, if @gfp asks for it. */
 static struct page *init_page(struct page *page, gfp_t gfp)
 {
 	if (page && want_init_on_alloc(gfp)) {
@@ -549,7 +552,7 @@ static struct page *init_page(struct page *page, gfp_t gfp)
 	return page;
 }
 
-/* A page of any node, if more than @leave are there. */
+/* Hand out a page of a node, if more than @leave are free. */
 static struct page *node_alloc(gfp_t gfp, int nid, unsigned long leave)
 {
 	unsigned long pfn, bad;
@@ -581,7 +584,7 @@ static struct page *node_alloc(gfp_t gfp, int nid, unsigned long leave)
 	return init_page(pfn_to_page(pfn), gfp);
 }
 
-/* Tests make it fail. @nid may be NUMA_NO_NODE: then the caller's policy decides. */
+/* Tests make it fail. With NUMA_NO_NODE, the policy of the caller decides. */
 VISIBLE_IF_KUNIT
 struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 {
@@ -592,8 +595,8 @@ struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order, int
 }
 
 /*
- * Memory that costs nothing but a look: no reclaim, no compaction, none of the last
- * pages. What is not there at once is not worth making room for.
+ * Allocate without reclaim and compaction, and not from the emergency reserves. A
+ * larger chunk is not worth pushing other memory out.
  */
 #define GFP_LIGHT	((GFP_KERNEL & ~__GFP_RECLAIM) | __GFP_NOMEMALLOC | \
 			 __GFP_NOWARN | __GFP_SKIP_KASAN)
@@ -621,14 +624,14 @@ static unsigned int split_demand(unsigned long pfn, unsigned int nr)
 	return arch_kpkeys_split_demand(page_address(pfn_to_page(pfn)), nr);
 }
 
-/* Memory that is not protected goes back to where it came from. */
+/* Free pages that do not have the pkey of page tables. */
 static void free_range(unsigned long pfn, unsigned int nr)
 {
 	for (; nr; nr--, pfn++)
 		__free_page(pfn_to_page(pfn));
 }
 
-/* A page of ours that nobody has goes into the reserve for refills. */
+/* Put a page that is in no other place into the reserve for refills. */
 static void reserve_page(unsigned long pfn)
 {
 	lockdep_assert_held(&refill_mutex);
@@ -647,7 +650,7 @@ static void spare_page(unsigned long pfn)
 	count(META, 1);
 }
 
-/* Pages that have the pkey by now are ours. Nobody has them yet. */
+/* Add pages that have the pkey to the cache. They are in no place yet. */
 static void own(unsigned long pfn, unsigned int nr)
 {
 	int nid = pfn_to_nid(pfn);
@@ -657,7 +660,7 @@ static void own(unsigned long pfn, unsigned int nr)
 	index_add(pfn);
 	frame = frame_of(pfn);
 	for (i = 0; i < nr; i++) {
-		/* The refill has allocated it, but that is not who will have it. */
+		/* The task that refills is not the owner of the page. */
 		reset_page_owner(pfn_to_page(pfn + i), 0);
 		__SetPageOffline(pfn_to_page(pfn + i));
 	}
@@ -671,8 +674,8 @@ static void own(unsigned long pfn, unsigned int nr)
 }
 
 /*
- * Distribute pages that are ours: first to the reserve and the index, so that the
- * next refill can be made; one to who asked for this one; and the rest to its node.
+ * Distribute new pages: first to the reserve and the index, so that the next refill
+ * is possible, then one to the caller, and the rest to their node.
  */
 static void stock(unsigned long pfn, unsigned int nr, unsigned long *one)
 {
@@ -701,13 +704,13 @@ static void stock(unsigned long pfn, unsigned int nr, unsigned long *one)
 	report_bad(bad);
 }
 
-/* Is there what it takes to split a chunk off, and to make its frame? */
+/* Are there enough pages to split a chunk off, and to add its frame? */
 static bool covers(unsigned int split, unsigned int index)
 {
 	return split <= refill_reserve.nr && index <= cache->nr_spare;
 }
 
-/* Fill up from what is free, if a refill did not yield enough. */
+/* Fill up the reserve and the spare pages with free pages, if refills did not. */
 static void top_up(int nid)
 {
 	while (refill_reserve.nr < CHUNK_MAX_DEMAND || cache->nr_spare < INDEX_LEVELS) {
@@ -725,9 +728,10 @@ static void top_up(int nid)
 }
 
 /*
- * Protect a chunk and stock the cache with it. -EAGAIN if there is not what that
- * takes, or it takes all that the chunk has; then the chunk stays the caller's.
- * After any other failure it is parked, or given up after @tries others.
+ * Protect a chunk and add it to the cache. Returns -EAGAIN if there are not enough
+ * pages for its split, or if the split takes as many as the chunk has. The chunk then
+ * still belongs to the caller. After any other error it is parked, or abandoned if
+ * @tries are too many.
  */
 static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries,
 		       unsigned long *one)
@@ -742,7 +746,7 @@ static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries
 		top_up(pfn_to_nid(pfn));
 		before = refill_reserve.nr;
 	}
-	/* A single page yields none, but the next one of its block will. */
+	/* A single page may yield none, but the next one of its block will. */
 	if (!tries && (!covers(split, index) || (order && split + index >= nr)))
 		return -EAGAIN;
 
@@ -772,7 +776,7 @@ static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries
 	return 0;
 }
 
-/* Returns false if there is no parked chunk that is covered; else *@ret is what became of it. */
+/* Retry the parked chunk. Returns false if there is none, or if its split is not covered. */
 static bool refill_parked(int *ret)
 {
 	unsigned long abandoned = counted(ABANDONED), pfn = cache->parked.pfn;
@@ -782,7 +786,7 @@ static bool refill_parked(int *ret)
 
 	if (!tries)
 		return false;
-	/* Single pages, or memory that went offline, may have used up what it takes. */
+	/* Refills by single pages and memory offlining may have used the pages for it. */
 	if (!covers(split_demand(pfn, 1U << order), index_demand(pfn)))
 		top_up(pfn_to_nid(pfn));
 	if (!covers(split_demand(pfn, 1U << order), index_demand(pfn)))
@@ -793,25 +797,25 @@ static bool refill_parked(int *ret)
 	count(PARKED, -(1L << order));
 	*ret = refill_with(pfn, order, tries, NULL);
 	if (counted(ABANDONED) != abandoned)
-		pr_warn_once("cannot make %u pages read-only for page tables: %d; they are not used any more\n",
+		pr_warn_once("Failed to protect %u pages: %d, leaking them\n",
 			     1U << order, *ret);
 
 	return true;
 }
 
-/* Others need the memory, too, where there is little of it. */
+/* Small machines use smaller chunks. */
 static unsigned int max_chunk_order(void)
 {
 	return ilog2(totalram_pages() >> CHUNK_SHARE | 1);
 }
 
 /*
- * Stock a node that has no more than @want free pages, by the largest chunk that is
- * there. One at a time: who waits finds what the other has brought. Nobody here
- * waits for reclaim, so that reclaim may wait for us.
+ * Refill a node that has no more than @want free pages, with the largest chunk that
+ * is available. Only one task does so at a time, and the others then find its pages.
+ * Nothing here waits for reclaim, so reclaim may wait for this.
  *
- * Returns -EAGAIN if the node has no chunk; the error of its pkey; or -EBUSY if there
- * were too many of these.
+ * Returns -EAGAIN if the node has no chunk, the error of setting the pkey, or -EBUSY
+ * during the pause after too many errors.
  */
 static int refill_node(int nid, unsigned long want)
 {
@@ -850,11 +854,12 @@ static int refill_node(int nid, unsigned long want)
 }
 
 /*
- * The last resort: single pages, as the caller would get them from the page
- * allocator. Several, if there are: the first of a block may yield no more than the
- * table that its split takes, and the others share that split.
+ * The last resort: take single pages from the page allocator, with the flags of the
+ * caller. Take several if possible, because the first page of a block may only yield
+ * the table for its split, and the others share this split.
  *
- * Returns a page, with *@ret zero; or NULL, with -EAGAIN or the error of the pkey.
+ * Returns a page, and zero in *@ret; or NULL, and -EAGAIN or the error of setting the
+ * pkey.
  */
 static struct page *refill_singles(gfp_t gfp, int *ret)
 {
@@ -884,7 +889,7 @@ static struct page *refill_singles(gfp_t gfp, int *ret)
 					free_range(pfns[i], 1);
 			}
 		}
-		/* Only one can be parked, so no other is tried after a failure. */
+		/* Only one chunk can be parked, so stop after an error. */
 		for (; i < nr; i++)
 			free_range(pfns[i], 1);
 	} while (one == NO_PFN && nr && (!*ret || *ret == -EAGAIN) && nr_aside < SINGLES);
@@ -901,12 +906,13 @@ static struct page *refill_singles(gfp_t gfp, int *ret)
 }
 
 /*
- * May this context refill the cache? It sleeps, allocates, and splits.
+ * May this context refill the cache? A refill sleeps, allocates and splits.
  *
- * What the caller passed as gfp does not tell: vmalloc() with GFP_ATOMIC asks
- * for GFP_KERNEL tables with preemption off. Nor does PF_MEMALLOC, which vmalloc()
- * also sets for callers who may sleep, and in which nothing that is done here
- * recurses into reclaim; but where preemption is not counted it is all that tells.
+ * @gfp is not sufficient: vmalloc() with GFP_ATOMIC allocates its page tables with
+ * GFP_KERNEL and preemption disabled. Neither is PF_MEMALLOC, which vmalloc() also
+ * sets for callers that may sleep. A refill does not recurse into reclaim, so it is
+ * safe with PF_MEMALLOC. Without a preemption counter, though, nothing else tells
+ * the two apart.
  */
 static bool may_refill(gfp_t gfp)
 {
@@ -925,7 +931,7 @@ static void refill_work_fn(struct work_struct *work)
 	while (nr_free(nid) <= LOW_MARK && may_refill(GFP_KERNEL) && !ret)
 		ret = refill_node(nid, LOW_MARK);
 
-	/* For a mark nobody is to be pushed out of memory, but the last pages are needed. */
+	/* Reclaim for the last pages, which are needed, but not to reach a mark. */
 	if (ret == -EAGAIN && nr_free(nid) <= EMERGENCY_MARK) {
 		struct page *page = refill_singles(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
 						   &ret);
@@ -937,13 +943,13 @@ static void refill_work_fn(struct work_struct *work)
 		queue_delayed_work(system_dfl_wq, &node->refill_work, REFILL_BACKOFF);
 }
 
-/* The nodes on which this context may allocate first; NULL for all. */
+/* The nodes that the cpuset of this context allows, or NULL for all. */
 static nodemask_t *allowed_nodes(void)
 {
 	return cpusets_enabled() && in_task() ? &cpuset_current_mems_allowed : NULL;
 }
 
-/* Where the page allocator would look first. */
+/* The node that the page allocator would prefer. */
 static __always_inline int preferred_node(void)
 {
 	int nid = numa_mem_id();
@@ -963,7 +969,7 @@ static __always_inline int preferred_node(void)
 	return nid;
 }
 
-/* What other nodes have, the nearest first. */
+/* Hand out a page of another node, the nearest first. */
 static struct page *other_node_alloc(gfp_t gfp, int nid, unsigned long leave)
 {
 	struct zoneref *z;
@@ -992,12 +998,12 @@ static noinline struct page *alloc_slow(gfp_t gfp, int nid)
 	if (may)
 		leave = EMERGENCY_MARK;
 
-	/* Others may be faster to take what a refill has brought. */
+	/* Others may take the pages of a refill first. */
 	do
 		page = node_alloc(gfp, nid, leave);
 	while (!page && may && !(ret = refill_node(nid, leave)));
 
-	/* In the order in which the page allocator looks: the other nodes, then reclaim. */
+	/* As in the page allocator: first the other nodes, then reclaim. */
 	if (!page && ret == -EAGAIN)
 		page = init_page(refill_singles(GFP_LIGHT, &ret), gfp);
 	if (!page)
@@ -1005,8 +1011,8 @@ static noinline struct page *alloc_slow(gfp_t gfp, int nid)
 	if (!page && ret == -EAGAIN)
 		page = init_page(refill_singles(gfp, &ret), gfp);
 	if (!page) {
-		/* What boot set aside for the time when nothing can be split. */
-		WARN_ONCE(!arch_kpkeys_can_split(), "kpkeys: the stock of page tables for boot is used up\n");
+		/* Boot has used all pages that were set aside for it. */
+		WARN_ONCE(!arch_kpkeys_can_split(), "kpkeys: No page tables left for boot\n");
 		count(REFUSED, 1);
 	}
 
@@ -1015,13 +1021,13 @@ static noinline struct page *alloc_slow(gfp_t gfp, int nid)
 
 /**
  * kpkeys_pgtable_cache_alloc() - hand out a protected page
- * @gfp: as for alloc_pages(); says whether the caller may block, and whether the
- *       page is to be zero.
+ * @gfp: as for alloc_pages(). It says whether the caller may block, and whether the
+ *       page must be zero.
  *
  * Context: Any. May sleep and refill the cache if @gfp and the context allow it.
  * Return: a page of order 0 with a reference, from the node that alloc_pages() would
- *         prefer. It belongs to the caller and goes back by
- *         kpkeys_pgtable_cache_free(). NULL if there is none.
+ *         prefer, or NULL. It belongs to the caller, who frees it with
+ *         kpkeys_pgtable_cache_free().
  */
 struct page *kpkeys_pgtable_cache_alloc(gfp_t gfp)
 {
@@ -1078,7 +1084,7 @@ static void magazine_put(struct magazine *mag, unsigned int nr)
 	for (i = 0; i < nr; i++) {
 		unsigned long pfn = mag->pfn[--mag->nr];
 
-		/* Pages that were freed together are often of one frame. */
+		/* Pages that were freed together often belong to the same frame. */
 		if (!frame || frame->pfn != round_down(pfn, FRAME_PAGES)) {
 			if (frame)
 				frame_requeue(nid, frame);
@@ -1114,13 +1120,13 @@ static __always_inline void magazine_free(struct page *page)
 
 /**
  * kpkeys_pgtable_cache_free() - take back a page that was handed out
- * @page: the page, destructed if it was a table. The caller owned it, and still
- *        does if it does not come from the cache.
+ * @page: the page, after its destructor. The caller owns it, and keeps it if it does
+ *        not belong to the cache.
  *
- * A page that is not in use is refused and reported: it was freed twice.
+ * A page that is not in use was freed twice. It is refused and reported.
  *
  * Context: Any.
- * Return: true if the page is the cache's; false if it is not one of it.
+ * Return: true if the page belongs to the cache, false if not.
  */
 bool kpkeys_pgtable_cache_free(struct page *page)
 {
@@ -1139,9 +1145,8 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 		used = mark_unused(frame, bit);
 		if (likely(used)) {
 			/*
-			 * As the page allocator does: the next user expects it, such
-			 * as ptlock_init(), which finds the pointer that
-			 * ptlock_free() leaves here.
+			 * As the page allocator does. ptlock_free() leaves a pointer
+			 * here, about which the next ptlock_init() would complain.
 			 */
 			set_page_private(page, 0);
 			if (want_init_on_free())
@@ -1154,7 +1159,7 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 		}
 	}
 	if (unlikely(!used))
-		mismatch(pfn, "is freed, but is not in use; ignored");
+		mismatch(pfn, "free", "in use");
 
 	return true;
 }
@@ -1183,7 +1188,7 @@ static int drain_dead_cpu(unsigned int cpu)
 	return 0;
 }
 
-/* A frame whose free pages are worth giving back, with @leave left on the node. */
+/* Find a frame whose free pages are worth giving back. @leave pages stay on the node. */
 static struct frame *find_frame(int nid, unsigned long leave)
 {
 	struct node_frames *node = &cache->frames[nid];
@@ -1191,7 +1196,7 @@ static struct frame *find_frame(int nid, unsigned long leave)
 
 	lockdep_assert_held(&nodes[nid].lock);
 
-	/* Those that take no split first, then those that yield most. */
+	/* Prefer frames that need no split, then those that yield most. */
 	for (i = IDLE_BUCKET; i > 0; i--) {
 		struct frame *frame = list_first_entry_or_null(&node->bucket[i],
 							       struct frame, node);
@@ -1206,8 +1211,8 @@ static struct frame *find_frame(int nid, unsigned long leave)
 }
 
 /*
- * Take the free pages of a frame out of the cache, of @frame or, if that is NULL, of
- * the one that is found. Returns the frame, or NULL if @leave would not be left.
+ * Detach the free pages of @frame, or of a suitable frame if @frame is NULL. Returns
+ * the frame, or NULL if less than @leave pages would stay on the node.
  */
 static struct frame *detach_free(int nid, struct frame *frame, unsigned long leave,
 				 unsigned long *pages)
@@ -1234,7 +1239,7 @@ static struct frame *detach_free(int nid, struct frame *frame, unsigned long lea
 	return frame;
 }
 
-/* The table for a split of a frame is one of its own free pages: it is protected. */
+/* Use free pages of the frame as the page tables for its split: they are protected. */
 static bool take_split_tables(struct frame *frame, unsigned long *pages, unsigned int nr,
 			      struct kpkeys_split_reserve *reserve)
 {
@@ -1243,7 +1248,7 @@ static bool take_split_tables(struct frame *frame, unsigned long *pages, unsigne
 	while (reserve->nr < nr) {
 		unsigned int bit = find_first_bit(pages, FRAME_PAGES);
 
-		/* A snapshot is not to see it in two places. */
+		/* A snapshot must not see it in two places. */
 		guard(irqsave)();
 		if (bit == FRAME_PAGES || !mark_used(frame->pfn + bit))
 			return false;
@@ -1256,7 +1261,7 @@ static bool take_split_tables(struct frame *frame, unsigned long *pages, unsigne
 	return true;
 }
 
-/* Detached pages go back to their frame. */
+/* Put detached pages back into their frame. */
 static void attach_free(int nid, struct frame *frame, const unsigned long *pages)
 {
 	unsigned int start, end;
@@ -1271,7 +1276,7 @@ static void attach_free(int nid, struct frame *frame, const unsigned long *pages
 	}
 }
 
-/* Detached pages become ordinary memory and are freed. Returns how many. */
+/* Make detached pages ordinary memory and free them. Returns their number. */
 static unsigned int give_back_run(int nid, struct frame *frame, unsigned int start,
 				  unsigned int nr, struct kpkeys_split_reserve *reserve)
 {
@@ -1284,7 +1289,7 @@ static unsigned int give_back_run(int nid, struct frame *frame, unsigned int sta
 	if (before != reserve->nr)
 		count(SPLITS, 1);
 	if (ret) {
-		pr_warn_once("cannot make %u free pages of page tables writable again: %d; they are not used any more\n",
+		pr_warn_once("Failed to make %u free pages writable: %d, leaking them\n",
 			     nr, ret);
 		guard(irqsave)();
 		count(LEAKED, nr);
@@ -1305,7 +1310,7 @@ static unsigned int give_back_run(int nid, struct frame *frame, unsigned int sta
 	return nr;
 }
 
-/* Give the free pages of a frame back, see detach_free(). Returns how many that were. */
+/* Give back the free pages of a frame, see detach_free(). Returns their number. */
 static unsigned int give_back(int nid, struct frame *frame, unsigned long leave)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
@@ -1347,15 +1352,15 @@ static unsigned long shrink_node(int nid, unsigned long nr_pages)
 
 /**
  * kpkeys_pgtable_cache_shrink() - give free pages back
- * @nr_pages: how many pages to give back at least, if there are that many.
+ * @nr_pages: give back at least so many pages, if there are enough.
  *
- * A few pages stay on each node, so that the next tables do not take it all back.
- * Whole frames go first. Then the free pages of others do, which splits the direct
- * map; the table for that is one of them.
+ * A few pages stay on each node, or the next tables would cause a refill. Frames
+ * all of whose pages are free are given back first. For other frames, a block of the
+ * direct map is split, and one of the free pages becomes the table for this split.
  *
- * Context: Process context; takes no lock that is held across an allocation which
- *          waits for reclaim.
- * Return: how many pages were given back.
+ * Context: Process context. Takes no lock under which an allocation waits for
+ *          reclaim.
+ * Return: the number of pages that were given back.
  */
 unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages)
 {
@@ -1371,7 +1376,7 @@ unsigned long kpkeys_pgtable_cache_shrink(unsigned long nr_pages)
 	return nr;
 }
 
-/* What the bits say, with all other CPUs standing still. */
+/* The state of all pages, with all other CPUs stopped. */
 struct snapshot {
 	struct kpkeys_pgtable_cache_stats *stats;
 	unsigned long ours, free, used, magazines;
@@ -1438,10 +1443,10 @@ static int take_snapshot(void *data)
 }
 
 /**
- * kpkeys_pgtable_cache_stats() - a snapshot of where the pages are
- * @stats: filled in.
+ * kpkeys_pgtable_cache_stats() - count the pages in each place
+ * @stats: the result.
  *
- * All other CPUs stand still for it, so that the sums are exact.
+ * Stops all other CPUs, so that the sums are exact.
  *
  * Context: Process context.
  */
@@ -1450,9 +1455,9 @@ void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats)
 	struct snapshot s = { .stats = stats };
 	int i;
 
-	/* First: who brings a CPU up holds this, and refills. */
+	/* Before the mutex: a CPU that is brought up refills with this lock held. */
 	guard(cpus_read_lock)();
-	/* A chunk that is being stocked is in no place yet. */
+	/* The pages of a refill in progress are in no place yet. */
 	guard(mutex)(&refill_mutex);
 	stop_machine_cpuslocked(take_snapshot, &s, NULL);
 
@@ -1465,7 +1470,7 @@ void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats)
 	stats->mismatched = counted(MISMATCHED);
 }
 
-/* The size of the first chunk: little where memory is, and enough for our state. */
+/* The order of the first chunk: small on small machines, but enough for the state. */
 static unsigned int __init boot_order(unsigned int nr_state)
 {
 	unsigned int min = order_base_2(CHUNK_MAX_DEMAND + nr_state + INDEX_LEVELS +
@@ -1487,7 +1492,7 @@ static int __init init_nodes(void)
 		INIT_DELAYED_WORK(&nodes[nid].refill_work, refill_work_fn);
 	}
 
-	/* Reclaim must never wait for who waits for reclaim: tell lockdep. */
+	/* Tell lockdep that reclaim takes these: their holders must not wait for reclaim. */
 	fs_reclaim_acquire(GFP_KERNEL);
 	might_lock(&nodes[0].refill);
 	might_lock(&refill_mutex);
@@ -1496,7 +1501,7 @@ static int __init init_nodes(void)
 	return 0;
 }
 
-/* The first pages of a chunk that has the pkey become our state. Returns the next. */
+/* Put the state into the first pages of a protected chunk. Returns the next page. */
 static unsigned long __init init_state(unsigned long pfn, unsigned int nr)
 {
 	int nid, i;
@@ -1521,11 +1526,11 @@ static unsigned long __init init_state(unsigned long pfn, unsigned int nr)
 /**
  * kpkeys_pgtable_cache_init() - stock the cache for the first time
  *
- * There is no reserve yet, and nothing that is protected could be allocated for
- * it. So the tables for the split that the first chunk needs are pages of that
- * very chunk; they are protected when the split is done and its pkey is set.
+ * There is no reserve yet, and no protected page to fill it with. So the split of
+ * the first chunk uses pages of this chunk as page tables. They are protected once
+ * the split is done and the pkey of the chunk is set.
  *
- * Context: Boot, on one CPU, with the table-write guard active.
+ * Context: Boot, on one CPU, with the guard for page tables active.
  * Return: 0; -ENOMEM; or the error of set_memory_pkey_reserve().
  */
 int __init kpkeys_pgtable_cache_init(void)
@@ -1594,7 +1599,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 	return nr;
 }
 
-/* Before somebody is killed for want of memory. */
+/* Give back all that is free before a process is killed. */
 static int oom_callback(struct notifier_block *nb, unsigned long unused, void *freed)
 {
 	*(unsigned long *)freed += kpkeys_pgtable_cache_shrink(ULONG_MAX);
@@ -1604,7 +1609,7 @@ static int oom_callback(struct notifier_block *nb, unsigned long unused, void *f
 
 static struct notifier_block oom_nb = { .notifier_call = oom_callback };
 
-/* What is set aside for the next refill becomes free, to be taken from elsewhere. */
+/* Free the reserve and the spare pages, so that they can be taken from another node. */
 static void release_set_aside(void)
 {
 	guard(mutex)(&refill_mutex);
@@ -1626,8 +1631,8 @@ static void set_aside(int nid)
 }
 
 /*
- * Free pages of ours would keep memory from going offline. Those that are tables,
- * state of ours, or of a parked chunk do.
+ * Give back free pages in memory that is about to go offline. Page tables, state of
+ * the cache and a parked chunk still prevent it.
  */
 static int memory_callback(struct notifier_block *nb, unsigned long action,
 			   void *arg)
@@ -1645,16 +1650,16 @@ static int memory_callback(struct notifier_block *nb, unsigned long action,
 		int nid = pfn_to_nid(pfn);
 
 		/*
-		 * A frame with a page in use keeps its memory from going offline anyway.
-		 * give_back() looks again, with the lock.
+		 * A frame with a page in use prevents offlining anyway. give_back()
+		 * checks again, under the lock.
 		 */
 		if (!frame || data_race(!frame->nr_free || frame->nr_free != frame->nr_ours))
 			continue;
 		if (give_back(nid, frame, LOW_MARK))
 			continue;
-		/* The memory is isolated by now: a refill comes from elsewhere. */
+		/* The range is isolated, so a refill takes memory from elsewhere. */
 		if (!may_refill(GFP_KERNEL) || refill_node(nid, ULONG_MAX)) {
-			/* If the node has nothing else, other nodes have to do. */
+			/* If the node has no other memory, other nodes provide the tables. */
 			if (num_node_state(N_MEMORY) > 1)
 				give_back(nid, frame, 0);
 			continue;
@@ -1697,7 +1702,7 @@ static int __init kpkeys_pgtable_cache_late_init(void)
 	if (shrinker) {
 		shrinker->count_objects = shrink_count;
 		shrinker->scan_objects = shrink_scan;
-		/* Nothing is lost with a free page. */
+		/* A free page costs nothing to recreate. */
 		shrinker->seeks = 0;
 		shrinker->batch = FRAME_PAGES;
 		shrinker_register(shrinker);
