@@ -8,11 +8,12 @@
  * whole. Pages are handed out one by one and come back.
  *
  * What is known of a page is kept by frame: a naturally aligned range, as large as
- * the largest chunk, with three bitmaps.
+ * the largest chunk, with four bitmaps.
  *
  *	ours:	the page has the pkey and belongs to the cache or to who got it.
  *	used:	it was handed out.
  *	free:	it is in the frame, and the frame is in a list of its node.
+ *	roots:	it is the root of a user address space, which a CPU may load.
  *
  * A page that is ours and neither used nor free is in a magazine, holds state of
  * the cache itself, is on its way back, or is not used any more.
@@ -136,8 +137,11 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
  * @ours:    has the pkey of page tables. Changed under the node's lock.
  * @free:    may be taken. Changed under the node's lock.
  * @used:    handed out. Set by who hands out, cleared by who takes back.
+ * @roots:   may be loaded as a root. Changed by who has the page.
  *
  * Invariant: @free and @used are disjoint, and subsets of @ours.
+ *
+ * Invariant: @roots is a subset of @used.
  *
  * Invariant: pages of ours that are not used, and no others, are PageOffline():
  * memory that has any other pages which cannot be moved is refused before
@@ -154,17 +158,19 @@ struct frame {
 	DECLARE_BITMAP(ours, FRAME_PAGES);
 	DECLARE_BITMAP(free, FRAME_PAGES);
 	DECLARE_BITMAP(used, FRAME_PAGES);
+	DECLARE_BITMAP(roots, FRAME_PAGES);
 };
 
 /*
- * Frames are found by their number, through pages of pointers: a root, two levels
- * below it, and then pages of frames.
+ * Frames are found by their number, through arrays of pointers: the top one, which has
+ * what it takes for all of memory, two levels of pages, and then pages of frames.
  */
 #define FRAMES_SHIFT		ilog2(PAGE_SIZE / sizeof(struct frame))
 #define PTRS_SHIFT		ilog2(PAGE_SIZE / sizeof(void *))
 #define INDEX_LEVELS		3
-static_assert(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER <=
-	      FRAMES_SHIFT + INDEX_LEVELS * PTRS_SHIFT);
+#define TOP_SHIFT		MAX(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER - FRAMES_SHIFT - \
+				    (INDEX_LEVELS - 1) * PTRS_SHIFT, 0)
+static_assert(TOP_SHIFT <= PTRS_SHIFT + 1);
 
 /**
  * struct node_frames - the frames of a node
@@ -191,7 +197,7 @@ struct magazine {
 
 /**
  * struct cache - what is not by CPU or by frame
- * @index:      the root of the index.
+ * @index:      the top of the index.
  * @nr_spare:   how many pages are set aside for the index. Refill mutex.
  * @spare:      these. They count as state already.
  * @parked:     a chunk whose pkey could not be set. It is the next to be tried:
@@ -200,7 +206,7 @@ struct magazine {
  * @frames:     by node.
  */
 struct cache {
-	void *index[PAGE_SIZE / sizeof(void *)];
+	void *index[1 << TOP_SHIFT];
 	unsigned int nr_spare;
 	unsigned long spare[INDEX_LEVELS];
 	struct {
@@ -274,11 +280,16 @@ static void mismatch(unsigned long pfn, const char *what)
 	pr_err_ratelimited("pfn %#lx %s\n", pfn, what);
 }
 
+static __always_inline int index_shift(int level)
+{
+	return level == INDEX_LEVELS - 1 ? TOP_SHIFT : PTRS_SHIFT;
+}
+
 /* Where the page of level @level for a frame is found in the one above. */
 static __always_inline void **index_slot(void **table, unsigned long pfn, int level)
 {
 	return &table[(pfn >> (FRAME_ORDER + FRAMES_SHIFT + level * PTRS_SHIFT)) &
-		      ((1UL << PTRS_SHIFT) - 1)];
+		      ((1UL << index_shift(level)) - 1)];
 }
 
 static_assert(INDEX_LEVELS == 3);
@@ -1054,14 +1065,72 @@ bool kpkeys_pgtable_cache_owns(struct page *page)
  * @page: any page.
  *
  * Context: Any.
- * Return: true if it is a page of the cache that is, or will be, a page table.
+ * Return: true if it is a page of the cache that is, or will be, a page table, but not
+ *         the root of an address space.
  */
 bool kpkeys_pgtable_cache_in_use(struct page *page)
 {
 	unsigned long pfn = page_to_pfn(page);
 	struct frame *frame = cache ? frame_of(pfn) : NULL;
 
-	return frame && frame_has(frame->used, frame_bit(pfn));
+	return frame && frame_has(frame->used, frame_bit(pfn)) &&
+	       !frame_has(frame->roots, frame_bit(pfn));
+}
+
+/**
+ * kpkeys_pgtable_cache_add_root() - a page becomes the root of an address space
+ * @page: a page that the caller got from the cache. No CPU has loaded it yet.
+ *
+ * Context: Any.
+ * Return: false if the page was not handed out by the cache, or is a root already.
+ */
+bool kpkeys_pgtable_cache_add_root(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct frame *frame = frame_of(pfn);
+
+	if (!frame || !frame_has(frame->used, frame_bit(pfn)))
+		return false;
+
+	guard(kpkeys_hardened_pgtables)();
+
+	return !test_and_set_bit(frame_bit(pfn), frame->roots);
+}
+
+/**
+ * kpkeys_pgtable_cache_del_root() - a page is not the root of an address space any more
+ * @page: any page. If it is a root, no CPU loads it any more.
+ *
+ * Context: Any.
+ * Return: false if the page was not a root.
+ */
+bool kpkeys_pgtable_cache_del_root(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct frame *frame = frame_of(pfn);
+
+	if (!frame || !frame_has(frame->roots, frame_bit(pfn)))
+		return false;
+
+	guard(kpkeys_hardened_pgtables)();
+
+	return test_and_clear_bit(frame_bit(pfn), frame->roots);
+}
+
+/**
+ * kpkeys_pgtable_cache_is_root() - is this the root of an address space?
+ * @pfn: any number.
+ *
+ * Context: Any; takes no lock.
+ * Return: true if it is the pfn of a root.
+ */
+bool kpkeys_pgtable_cache_is_root(unsigned long pfn)
+{
+	struct frame *frame = frame_of(pfn);
+
+	/* Higher bits of a pfn than memory has are ignored by frame_of(). */
+	return frame && frame->pfn == round_down(pfn, FRAME_PAGES) &&
+	       frame_has(frame->roots, frame_bit(pfn));
 }
 
 /* Put pages of a magazine back to their node. */
@@ -1117,7 +1186,8 @@ static __always_inline void magazine_free(struct page *page)
  * @page: the page, destructed if it was a table. The caller owned it, and still
  *        does if it does not come from the cache.
  *
- * A page that is not in use is refused and reported: it was freed twice.
+ * A page that is not in use is refused and reported: it was freed twice. So is the
+ * root of an address space.
  *
  * Context: Any.
  * Return: true if the page is the cache's; false if it is not one of it.
@@ -1129,10 +1199,14 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 	unsigned int bit = frame_bit(pfn);
 	bool used;
 
-	VM_WARN_ON_ONCE_PAGE(PageTable(page), page);
-
 	if (!frame || !frame_has(frame->ours, bit))
 		return false;
+	if (unlikely(frame_has(frame->roots, bit))) {
+		mismatch(pfn, "is freed, but is the root of page tables; ignored");
+		return true;
+	}
+
+	VM_WARN_ON_ONCE_PAGE(PageTable(page), page);
 
 	scoped_guard(kpkeys_hardened_pgtables) {
 		guard(irqsave)();
@@ -1386,6 +1460,7 @@ static void snapshot_frame(struct snapshot *s, struct frame *frame)
 	VM_WARN_ON_ONCE(bitmap_intersects(frame->free, frame->used, FRAME_PAGES));
 	VM_WARN_ON_ONCE(!bitmap_subset(frame->free, frame->ours, FRAME_PAGES));
 	VM_WARN_ON_ONCE(!bitmap_subset(frame->used, frame->ours, FRAME_PAGES));
+	VM_WARN_ON_ONCE(!bitmap_subset(frame->roots, frame->used, FRAME_PAGES));
 	s->ours += ours;
 	s->free += free;
 	s->used += bitmap_weight(frame->used, FRAME_PAGES);
@@ -1395,7 +1470,7 @@ static void snapshot_index(struct snapshot *s, void **table, int level)
 {
 	int i;
 
-	for (i = 0; level >= 0 && i < 1 << PTRS_SHIFT; i++) {
+	for (i = 0; level >= 0 && i < 1 << index_shift(level); i++) {
 		if (table[i])
 			snapshot_index(s, table[i], level - 1);
 	}
