@@ -10,7 +10,12 @@
  *
  * An entry is the address of a frame: that of the exception, or that of the
  * function that interrupts. It is in use from kpkeys_note_interrupted() until the
- * section continues. Entries are found by hashing, nearly always at once.
+ * section continues. An entry is in one of a few words, which the hash of the address
+ * selects. If all of these are in use, the section continues without its window.
+ *
+ * A section that is made to continue without its window leaves its entry behind. The
+ * entry is good for one window, at the same address of the same stack. It is not
+ * added to: the next section that is interrupted there takes it over.
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
@@ -26,12 +31,14 @@
 #include <linux/vmstat.h>
 
 /*
- * Invariant: once the table exists, it can be written inside a window only.
- * Its first word is no entry. If it is set, the table was full once and is not used
- * any more: all windows are opened again.
+ * Invariant: once the table exists, it can be written inside a window only, and
+ * an address is in it at most once.
  */
 static unsigned long *table __ro_after_init;
 static unsigned int table_bits __ro_after_init;
+
+/* In how many words an entry can be. That all are in use takes about as many threads. */
+#define PROBES	16
 
 /* Cleared instead of an entry, when a window is opened again without a table. */
 static unsigned long unknown;
@@ -39,7 +46,7 @@ static unsigned long unknown;
 static void report(struct irq_work *work);
 static DEFINE_IRQ_WORK(report_work, report);
 static unsigned long refused;
-static bool full_reported;
+static bool full;
 
 static void report(struct irq_work *work)
 {
@@ -49,9 +56,9 @@ static void report(struct irq_work *work)
 				   refused);
 		WRITE_ONCE(refused, 0);
 	}
-	if (table && READ_ONCE(table[0]) && !full_reported) {
-		full_reported = true;
-		pr_warn("Too many interrupted windows, not checking them any more\n");
+	if (READ_ONCE(full)) {
+		WRITE_ONCE(full, false);
+		pr_warn_ratelimited("Too many interrupted windows, one was not opened again\n");
 	}
 }
 
@@ -63,6 +70,11 @@ static __always_inline void report_later(void)
 	instrumentation_end();
 }
 
+static __always_inline unsigned long *table_word(unsigned long where, unsigned int i)
+{
+	return &table[(hash_long(where, table_bits) + i) & ((1U << table_bits) - 1)];
+}
+
 /**
  * kpkeys_note_interrupted() - note that a section is being interrupted
  * @where: identifies the place, see kpkeys_here().
@@ -71,23 +83,30 @@ static __always_inline void report_later(void)
  */
 noinstr void kpkeys_note_interrupted(unsigned long where)
 {
-	unsigned int i, nr = 1U << table_bits, first;
+	unsigned long *free;
+	unsigned int i;
 
-	if (!table || READ_ONCE(table[0]))
+	if (!table)
 		return;
 
-	first = hash_long(where, table_bits);
-	for (i = 0; i < nr; i++) {
-		unsigned long *slot = &table[(first + i) & (nr - 1)];
-		unsigned long old = 0;
+	do {
+		free = NULL;
+		for (i = 0; i < PROBES; i++) {
+			unsigned long *word = table_word(where, i);
+			unsigned long val = READ_ONCE(*word);
 
-		if (slot != table && !READ_ONCE(*slot) &&
-		    raw_try_cmpxchg_relaxed(slot, &old, where))
+			/* Nobody else adds or clears an entry for this address. */
+			if (val == where)
+				return;
+			if (!val && !free)
+				free = word;
+		}
+		if (free && raw_cmpxchg_relaxed(free, 0, where) == 0)
 			return;
-	}
+	} while (free);
 
-	/* A section that continues without its window would fault. */
-	WRITE_ONCE(table[0], 1);
+	/* The section continues without its window, and faults if it needs that. */
+	WRITE_ONCE(full, true);
 	report_later();
 }
 
@@ -104,20 +123,17 @@ noinstr void kpkeys_note_interrupted(unsigned long where)
  */
 noinstr unsigned long *kpkeys_find_interrupted(unsigned long where)
 {
-	unsigned int i, nr = 1U << table_bits, first;
+	unsigned int i;
 
 	if (!table)
 		return &unknown;
 
-	first = hash_long(where, table_bits);
-	for (i = 0; i < nr; i++) {
-		unsigned long *slot = &table[(first + i) & (nr - 1)];
+	for (i = 0; i < PROBES; i++) {
+		unsigned long *word = table_word(where, i);
 
-		if (slot != table && READ_ONCE(*slot) == where)
-			return slot;
+		if (READ_ONCE(*word) == where)
+			return word;
 	}
-	if (READ_ONCE(table[0]))
-		return &unknown;
 
 	WRITE_ONCE(refused, where);
 	report_later();

@@ -32,7 +32,7 @@ static bool requested __ro_after_init = true;
 /* Single pages come from the cache. */
 static bool use_cache __ro_after_init;
 
-/* Panic if a write to a page table was stopped. */
+/* Panic if a write to a page table was stopped, or a root refused. */
 static bool panic_on_write __ro_after_init;
 
 static int __init parse_hardened_pgtables(char *arg)
@@ -269,6 +269,65 @@ void kpkeys_panic_on_stopped_write(unsigned long addr)
 {
 	if (panic_on_write)
 		panic("kpkeys: write to a page table outside of a context, at %#lx\n", addr);
+}
+
+/**
+ * kpkeys_add_root() - a table becomes the root of a user address space
+ * @table: a page of pagetable_alloc().
+ *
+ * Context: Any.
+ * Return: true if kpkeys_is_root() is true from now on.
+ */
+bool kpkeys_add_root(void *table)
+{
+	return !kpkeys_hardened_pgtables_enabled() ||
+	       kpkeys_pgtable_cache_add_root(virt_to_page(table));
+}
+
+/**
+ * kpkeys_del_root() - a table is about to be freed, and was a root
+ * @table: what mm->pgd says. It may be forged.
+ *
+ * Context: Any.
+ * Return: true if it may be freed; false if it is not a root. This has been reported.
+ */
+bool kpkeys_del_root(void *table)
+{
+	if (!kpkeys_hardened_pgtables_enabled() ||
+	    (PAGE_ALIGNED(table) && kpkeys_pgtable_cache_del_root(virt_to_page(table))))
+		return true;
+
+	kpkeys_refuse_root(table);
+
+	return false;
+}
+
+bool __kpkeys_is_root(const void *table)
+{
+	return PAGE_ALIGNED(table) && kpkeys_pgtable_cache_is_root(PHYS_PFN(__pa(table)));
+}
+
+/**
+ * kpkeys_refuse_root() - report that a table is not a root
+ * @table: what mm->pgd says.
+ *
+ * Context: Any, but not inside a window, and not with a lock of the scheduler.
+ */
+void kpkeys_refuse_root(const void *table)
+{
+	struct page *page = phys_to_page(__pa(table));
+	const char *what = "it is a page table of another level";
+
+	if (!kpkeys_pgtable_cache_owns(page))
+		what = "it is not a page table";
+	else if (!kpkeys_pgtable_cache_in_use(page))
+		what = "it is not in use";
+
+	count_vm_event(KPKEYS_ROOT_REFUSED);
+	pr_err_ratelimited("Refused %#llx as the root of the page tables of %s[%d], %s\n",
+			   (u64)__pa(table), current->comm, task_pid_nr(current), what);
+	if (panic_on_write)
+		panic("kpkeys: forged root of page tables\n");
 }
 
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG

@@ -8,11 +8,12 @@
  * whole chunk. Pages are handed out and freed one by one.
  *
  * The state of the pages is kept in frames. A frame is a naturally aligned range,
- * as large as the largest chunk, and has three bitmaps:
+ * as large as the largest chunk, and has four bitmaps:
  *
  *	ours:	the page has the pkey, and belongs to the cache or its user.
  *	used:	it was handed out.
  *	free:	it is in the frame, and the frame is in a list of its node.
+ *	roots:	it is the root of a user address space, which a CPU may load.
  *
  * A page with neither used nor free is in a magazine, holds state of the cache, is
  * being given back, or was leaked.
@@ -137,8 +138,11 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
  * @ours:    pages with the pkey of page tables. Changed under the node's lock.
  * @free:    pages that can be taken. Changed under the node's lock.
  * @used:    pages that were handed out. Changed atomically, without the lock.
+ * @roots:   pages that may be loaded as a root. Changed by the user of the page.
  *
  * Invariant: @free and @used are disjoint, and subsets of @ours.
+ *
+ * Invariant: @roots is a subset of @used.
  *
  * Invariant: a page is PageOffline() if and only if it is in @ours and not in @used.
  * Memory offlining refuses a range with other unmovable pages before it calls
@@ -155,17 +159,20 @@ struct frame {
 	DECLARE_BITMAP(ours, FRAME_PAGES);
 	DECLARE_BITMAP(free, FRAME_PAGES);
 	DECLARE_BITMAP(used, FRAME_PAGES);
+	DECLARE_BITMAP(roots, FRAME_PAGES);
 };
 
 /*
- * The index finds a frame by its number. It has three levels of pages of pointers,
- * and below them pages of frames.
+ * The index finds a frame by its number. It has three levels of pointers: an array
+ * that is large enough for all of memory, and two levels of pages. Below them are
+ * pages of frames.
  */
 #define FRAMES_SHIFT		ilog2(PAGE_SIZE / sizeof(struct frame))
 #define PTRS_SHIFT		ilog2(PAGE_SIZE / sizeof(void *))
 #define INDEX_LEVELS		3
-static_assert(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER <=
-	      FRAMES_SHIFT + INDEX_LEVELS * PTRS_SHIFT);
+#define TOP_SHIFT		MAX(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER - FRAMES_SHIFT - \
+				    (INDEX_LEVELS - 1) * PTRS_SHIFT, 0)
+static_assert(TOP_SHIFT <= PTRS_SHIFT + 1);
 
 /**
  * struct node_frames - the frames of a node
@@ -193,7 +200,7 @@ struct magazine {
 
 /**
  * struct cache - the state that is neither per CPU nor per frame
- * @index:      the root of the index.
+ * @index:      the top of the index.
  * @nr_spare:   the number of pages in @spare. Refill mutex.
  * @spare:      pages for the index, which already count as state. Refill mutex.
  * @parked:     a chunk whose pkey could not be set. It is tried next, because its
@@ -202,7 +209,7 @@ struct magazine {
  * @frames:     the frames of each node.
  */
 struct cache {
-	void *index[PAGE_SIZE / sizeof(void *)];
+	void *index[1 << TOP_SHIFT];
 	unsigned int nr_spare;
 	unsigned long spare[INDEX_LEVELS];
 	struct {
@@ -273,14 +280,19 @@ static unsigned long nr_free(int nid)
 static void mismatch(unsigned long pfn, const char *action, const char *state)
 {
 	count(MISMATCHED, 1);
-	pr_err_ratelimited("Refused to %s pfn %#lx, it is not %s\n", action, pfn, state);
+	pr_err_ratelimited("Refused to %s pfn %#lx, it is %s\n", action, pfn, state);
+}
+
+static __always_inline int index_shift(int level)
+{
+	return level == INDEX_LEVELS - 1 ? TOP_SHIFT : PTRS_SHIFT;
 }
 
 /* The slot for a frame in a page of the index, at level @level. */
 static __always_inline void **index_slot(void **table, unsigned long pfn, int level)
 {
 	return &table[(pfn >> (FRAME_ORDER + FRAMES_SHIFT + level * PTRS_SHIFT)) &
-		      ((1UL << PTRS_SHIFT) - 1)];
+		      ((1UL << index_shift(level)) - 1)];
 }
 
 static_assert(INDEX_LEVELS == 3);
@@ -515,7 +527,7 @@ static __always_inline unsigned long magazine_take(int nid, bool refill, unsigne
 static void report_bad(unsigned long bad)
 {
 	if (bad != NO_PFN)
-		mismatch(bad, "hand out", "free");
+		mismatch(bad, "hand out", "not free");
 }
 
 /* Hand out a page of this CPU's magazine, or NULL. The page is cleared in the same window. */
@@ -1060,14 +1072,72 @@ bool kpkeys_pgtable_cache_owns(struct page *page)
  * @page: any page.
  *
  * Context: Any.
- * Return: true if it is a page of the cache that is, or will be, a page table.
+ * Return: true if it is a page of the cache that is, or will be, a page table, but not
+ *         the root of an address space.
  */
 bool kpkeys_pgtable_cache_in_use(struct page *page)
 {
 	unsigned long pfn = page_to_pfn(page);
 	struct frame *frame = cache ? frame_of(pfn) : NULL;
 
-	return frame && frame_has(frame->used, frame_bit(pfn));
+	return frame && frame_has(frame->used, frame_bit(pfn)) &&
+	       !frame_has(frame->roots, frame_bit(pfn));
+}
+
+/**
+ * kpkeys_pgtable_cache_add_root() - a page becomes the root of an address space
+ * @page: a page that the caller got from the cache. No CPU has loaded it yet.
+ *
+ * Context: Any.
+ * Return: false if the page was not handed out by the cache, or is a root already.
+ */
+bool kpkeys_pgtable_cache_add_root(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct frame *frame = frame_of(pfn);
+
+	if (!frame || !frame_has(frame->used, frame_bit(pfn)))
+		return false;
+
+	guard(kpkeys_hardened_pgtables)();
+
+	return !test_and_set_bit(frame_bit(pfn), frame->roots);
+}
+
+/**
+ * kpkeys_pgtable_cache_del_root() - a page is not the root of an address space any more
+ * @page: any page. If it is a root, no CPU loads it any more.
+ *
+ * Context: Any.
+ * Return: false if the page was not a root.
+ */
+bool kpkeys_pgtable_cache_del_root(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct frame *frame = frame_of(pfn);
+
+	if (!frame || !frame_has(frame->roots, frame_bit(pfn)))
+		return false;
+
+	guard(kpkeys_hardened_pgtables)();
+
+	return test_and_clear_bit(frame_bit(pfn), frame->roots);
+}
+
+/**
+ * kpkeys_pgtable_cache_is_root() - is this the root of an address space?
+ * @pfn: any number.
+ *
+ * Context: Any; takes no lock.
+ * Return: true if it is the pfn of a root.
+ */
+bool kpkeys_pgtable_cache_is_root(unsigned long pfn)
+{
+	struct frame *frame = frame_of(pfn);
+
+	/* Higher bits of a pfn than memory has are ignored by frame_of(). */
+	return frame && frame->pfn == round_down(pfn, FRAME_PAGES) &&
+	       frame_has(frame->roots, frame_bit(pfn));
 }
 
 /* Put pages of a magazine back to their node. */
@@ -1123,7 +1193,8 @@ static __always_inline void magazine_free(struct page *page)
  * @page: the page, after its destructor. The caller owns it, and keeps it if it does
  *        not belong to the cache.
  *
- * A page that is not in use was freed twice. It is refused and reported.
+ * A page that is not in use was freed twice. It is refused and reported, like the
+ * root of an address space.
  *
  * Context: Any.
  * Return: true if the page belongs to the cache, false if not.
@@ -1135,10 +1206,14 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 	unsigned int bit = frame_bit(pfn);
 	bool used;
 
-	VM_WARN_ON_ONCE_PAGE(PageTable(page), page);
-
 	if (!frame || !frame_has(frame->ours, bit))
 		return false;
+	if (unlikely(frame_has(frame->roots, bit))) {
+		mismatch(pfn, "free", "the root of an address space");
+		return true;
+	}
+
+	VM_WARN_ON_ONCE_PAGE(PageTable(page), page);
 
 	scoped_guard(kpkeys_hardened_pgtables) {
 		guard(irqsave)();
@@ -1159,7 +1234,7 @@ bool kpkeys_pgtable_cache_free(struct page *page)
 		}
 	}
 	if (unlikely(!used))
-		mismatch(pfn, "free", "in use");
+		mismatch(pfn, "free", "not in use");
 
 	return true;
 }
@@ -1391,6 +1466,7 @@ static void snapshot_frame(struct snapshot *s, struct frame *frame)
 	VM_WARN_ON_ONCE(bitmap_intersects(frame->free, frame->used, FRAME_PAGES));
 	VM_WARN_ON_ONCE(!bitmap_subset(frame->free, frame->ours, FRAME_PAGES));
 	VM_WARN_ON_ONCE(!bitmap_subset(frame->used, frame->ours, FRAME_PAGES));
+	VM_WARN_ON_ONCE(!bitmap_subset(frame->roots, frame->used, FRAME_PAGES));
 	s->ours += ours;
 	s->free += free;
 	s->used += bitmap_weight(frame->used, FRAME_PAGES);
@@ -1400,7 +1476,7 @@ static void snapshot_index(struct snapshot *s, void **table, int level)
 {
 	int i;
 
-	for (i = 0; level >= 0 && i < 1 << PTRS_SHIFT; i++) {
+	for (i = 0; level >= 0 && i < 1 << index_shift(level); i++) {
 		if (table[i])
 			snapshot_index(s, table[i], level - 1);
 	}

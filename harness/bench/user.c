@@ -19,6 +19,7 @@
 #define MB		(1024UL * 1024)
 #define SIZE		(64 * MB)
 #define ROUNDS		5
+#define SWITCHES	2000
 #define SPARSE_STEPS	8
 
 #define mark_begin()	asm volatile("hint #112" : : : "memory")
@@ -116,6 +117,36 @@ static long bench_fault(int advice)
 	mark_end();
 	munmap(p, SIZE);
 	return SIZE / page;
+}
+
+/* Two processes that wait for each other: two switches a round, with a read and a write each. */
+static long bench_switch(void)
+{
+	int to[2], from[2], i;
+	pid_t pid;
+	char c = 0;
+
+	must(!pipe(to) && !pipe(from), "pipe");
+	pid = fork();
+	must(pid >= 0, "fork");
+	if (!pid) {
+		close(to[1]);
+		while (read(to[0], &c, 1) == 1)
+			must(write(from[1], &c, 1) == 1, "write");
+		_exit(0);
+	}
+	for (i = 0; i < SWITCHES / 2 + 10; i++) {
+		if (i == 10)
+			mark_begin();
+		must(write(to[1], &c, 1) == 1 && read(from[0], &c, 1) == 1, "pipe");
+	}
+	mark_end();
+	close(to[1]);
+	must(waitpid(pid, NULL, 0) == pid, "waitpid");
+	close(to[0]);
+	close(from[0]);
+	close(from[1]);
+	return SWITCHES;
 }
 
 static void show(const char *when, const char *path)
@@ -223,6 +254,7 @@ int main(void)
 	done("munmap-64MB-huge", bench_munmap(MADV_HUGEPAGE));
 	done("mprotect-64MB", bench_mprotect(MADV_NOHUGEPAGE));
 	done("page-fault", bench_fault(MADV_NOHUGEPAGE));
+	done("switch", bench_switch());
 	/* The benchmarks in the kernel split the direct map on purpose. */
 	meminfo("after");
 	sparse();

@@ -34,6 +34,10 @@ bool kpkeys_may_become_pgtable(struct ptdesc *ptdesc);
 bool __kpkeys_may_map_pages(struct page **pages, unsigned int nr);
 bool kpkeys_stopped_write(unsigned long addr, unsigned long pc);
 void kpkeys_panic_on_stopped_write(unsigned long addr);
+bool kpkeys_add_root(void *table);
+bool kpkeys_del_root(void *table);
+bool __kpkeys_is_root(const void *table);
+void kpkeys_refuse_root(const void *table);
 
 #else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
 
@@ -68,6 +72,25 @@ static inline bool kpkeys_stopped_write(unsigned long addr, unsigned long pc)
 }
 
 static inline void kpkeys_panic_on_stopped_write(unsigned long addr)
+{
+}
+
+static inline bool kpkeys_add_root(void *table)
+{
+	return true;
+}
+
+static inline bool kpkeys_del_root(void *table)
+{
+	return true;
+}
+
+static inline bool __kpkeys_is_root(const void *table)
+{
+	return true;
+}
+
+static inline void kpkeys_refuse_root(const void *table)
 {
 }
 
@@ -121,6 +144,21 @@ static __always_inline bool kpkeys_check_free_pages(struct page *page,
 static __always_inline bool kpkeys_may_map_pages(struct page **pages, unsigned int nr)
 {
 	return !kpkeys_hardened_pgtables_enabled() || __kpkeys_may_map_pages(pages, nr);
+}
+
+/**
+ * kpkeys_is_root() - is this the root of a user address space?
+ * @table: what mm->pgd says. It may be forged.
+ *
+ * To be asked before the table is loaded into a register, and before it is walked.
+ *
+ * Context: Any; takes no lock.
+ * Return: true if pgd_alloc() has returned this table and it is not free, or if page
+ *         tables are not protected.
+ */
+static __always_inline bool kpkeys_is_root(const void *table)
+{
+	return !kpkeys_hardened_pgtables_enabled() || __kpkeys_is_root(table);
 }
 
 /**

@@ -19,9 +19,11 @@
 #include <linux/mm.h>
 #include <linux/pgalloc.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/task.h>
 #include <linux/sched/task_stack.h>
 #include <linux/set_memory.h>
+#include <linux/stop_machine.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/vmstat.h>
@@ -45,6 +47,8 @@ struct attacker {
 	/* The page table under attack. Nothing uses it. */
 	struct ptdesc *ptdesc;
 	u64 *table;
+	/* An address space of the attacker, and another one. */
+	struct mm_struct *mm, *other;
 };
 
 static bool protected(void)
@@ -172,6 +176,9 @@ static void attacker_test_pt_regs(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, regs);
 	KUNIT_EXPECT_EQ(test, v.ret, protected() ? -EFAULT : 0);
+	/* The report may have to wait for the next tick. */
+	if (protected())
+		schedule_timeout_uninterruptible(HZ / 10);
 	KUNIT_EXPECT_EQ(test, vm_event(KPKEYS_WINDOW_REFUSED) - refused, protected());
 }
 
@@ -192,6 +199,72 @@ static void attacker_test_sleeper(struct kunit *test)
 	WRITE_ONCE(state.changed, arch_supports_kpkeys());
 	kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &state);
 	EXPECT_STOPPED(test);
+}
+
+/*
+ * A section was made to continue without its window, again and again. Its entry in the
+ * table of interrupted sections is good for one window.
+ */
+static void attacker_test_stale_entry(struct kunit *test)
+{
+	unsigned long where = kpkeys_here(), *word;
+	int i;
+
+	if (!protected())
+		kunit_skip(test, "nobody looks at the table");
+
+	scoped_guard(kpkeys_hardened_pgtables) {
+		for (i = 0; i < 3; i++)
+			kpkeys_note_interrupted(where);
+		word = kpkeys_find_interrupted(where);
+		if (word)
+			WRITE_ONCE(*word, 0);
+	}
+	KUNIT_EXPECT_NOT_NULL(test, word);
+	KUNIT_EXPECT_NULL(test, kpkeys_find_interrupted(where));
+}
+
+/* Enough for 32 GB of memory. */
+#define MAX_ENTRIES	(1 << 18)
+
+/* Returns how many entries there was room for. No other CPU needs any now. */
+static int fill_table(void *data)
+{
+	unsigned long *found = data, *word;
+	unsigned int nr, i;
+
+	guard(kpkeys_hardened_pgtables)();
+
+	for (nr = 0; nr < MAX_ENTRIES; nr++) {
+		kpkeys_note_interrupted(PAGE_OFFSET + (u64)nr * THREAD_SIZE);
+		if (!kpkeys_find_interrupted(PAGE_OFFSET + (u64)nr * THREAD_SIZE))
+			break;
+	}
+	/* Where no section was interrupted. */
+	*found = (unsigned long)kpkeys_find_interrupted(PAGE_OFFSET + sizeof(long));
+	for (i = 0; i < nr; i++) {
+		word = kpkeys_find_interrupted(PAGE_OFFSET + (u64)i * THREAD_SIZE);
+		WRITE_ONCE(*word, 0);
+	}
+
+	return nr;
+}
+
+/* So many sections are interrupted that no entry is left: no window is opened unseen. */
+static void attacker_test_full_table(struct kunit *test)
+{
+	unsigned long found = 0;
+	int nr;
+
+	if (!protected())
+		kunit_skip(test, "nobody looks at the table");
+
+	nr = stop_machine(fill_table, &found, NULL);
+	kunit_info(test, "room for %d sections\n", nr);
+	KUNIT_EXPECT_EQ(test, found, 0);
+	EXPECT_STOPPED(test);
+	if (nr == MAX_ENTRIES)
+		kunit_skip(test, "the table is larger than that");
 }
 
 /* A forged count keeps the window of lazy MMU mode open until the next sleep. */
@@ -436,6 +509,144 @@ static void attacker_test_vmap(struct kunit *test)
 	memunmap(p);
 }
 
+/* -- Roots ------------------------------------------------------------------ */
+
+/*
+ * The attacker's own page of data, which is a table of all levels at once: its first
+ * entry points to the page itself, and its second maps the table under attack.
+ */
+static u64 *forged_table(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	u64 *data = (u64 *)__get_free_page(GFP_KERNEL | __GFP_ZERO);
+
+	KUNIT_ASSERT_NOT_NULL(test, data);
+	data[0] = pmd_val(__pmd(__phys_to_pmd_val(__pa(data)) | PMD_TYPE_TABLE));
+	data[1] = pte_val(pfn_pte(PHYS_PFN(__pa(a->table)), PAGE_SHARED));
+
+	return data;
+}
+
+/* Run with mm->pgd changed to @root, and store to the table through user addresses. */
+static void try_root(struct kunit *test, void *root, bool succeeds)
+{
+	unsigned long refused = vm_event(KPKEYS_ROOT_REFUSED);
+	u64 val = 0x6b, __user *uaddr = (u64 __user *)PAGE_SIZE;
+	struct attacker *a = test->priv;
+	pgd_t *pgd = a->mm->pgd;
+	unsigned long left;
+	u64 entry;
+
+	/* So that there is a switch. */
+	kthread_use_mm(a->other);
+	kthread_unuse_mm(a->other);
+
+	WRITE_ONCE(a->mm->pgd, root);
+	kthread_use_mm(a->mm);
+	left = copy_to_user(uaddr, &val, sizeof(val));
+	kthread_unuse_mm(a->mm);
+	/* Code that changes page tables would begin here. */
+	entry = READ_ONCE(*(u64 *)pgd_offset(a->mm, PAGE_SIZE));
+	WRITE_ONCE(a->mm->pgd, pgd);
+
+	kthread_use_mm(a->other);
+	kthread_unuse_mm(a->other);
+
+	KUNIT_EXPECT_EQ(test, left, succeeds ? 0 : sizeof(val));
+	KUNIT_EXPECT_EQ(test, READ_ONCE(*a->table), succeeds ? val : 0);
+	KUNIT_EXPECT_EQ(test, !!entry, succeeds);
+	/* Each access of copy_to_user(), and the walk. */
+	if (succeeds)
+		KUNIT_EXPECT_EQ(test, vm_event(KPKEYS_ROOT_REFUSED) - refused, 0);
+	else
+		KUNIT_EXPECT_GE(test, vm_event(KPKEYS_ROOT_REFUSED) - refused, 2);
+}
+
+/* mm->pgd points to data of the attacker. */
+static void attacker_test_root_data(struct kunit *test)
+{
+	u64 *data = forged_table(test);
+
+	try_root(test, data, !protected());
+	free_page((unsigned long)data);
+}
+
+/* mm->pgd points to a last-level table, of which the first entry maps the data. */
+static void attacker_test_root_level(struct kunit *test)
+{
+	struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL | __GFP_ZERO, 0);
+	u64 *data = forged_table(test);
+
+	KUNIT_ASSERT_NOT_NULL(test, ptdesc);
+	scoped_guard(kpkeys_hardened_pgtables)
+		WRITE_ONCE(*(u64 *)ptdesc_address(ptdesc),
+			   pte_val(pfn_pte(PHYS_PFN(__pa(data)), PAGE_SHARED)));
+	try_root(test, ptdesc_address(ptdesc), !protected());
+	pagetable_free(ptdesc);
+	free_page((unsigned long)data);
+}
+
+/* mm->pgd points to a root that was freed. It is as it was, as nobody has it now. */
+static void attacker_test_root_freed(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	struct mm_struct *mm;
+	u64 *data;
+	pgd_t *pgd;
+
+	if (!protected())
+		kunit_skip(test, "the page may be anybody's");
+
+	data = forged_table(test);
+	mm = mm_alloc();
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	pgd = mm->pgd;
+	scoped_guard(kpkeys_hardened_pgtables)
+		WRITE_ONCE(*(u64 *)pgd, data[0]);
+	KUNIT_EXPECT_TRUE(test, kpkeys_is_root(pgd));
+	mm->pgd = a->mm->pgd;
+	pgd_free(mm, pgd);
+	KUNIT_EXPECT_FALSE(test, kpkeys_is_root(pgd));
+	try_root(test, pgd, false);
+	mm->pgd = pgd_alloc(mm);
+	mmput(mm);
+	free_page((unsigned long)data);
+}
+
+/* A root is freed as if it were another table, and is used for a split. */
+static void attacker_test_root_is_kept(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	pgd_t *pgd = a->mm->pgd;
+
+	if (!protected())
+		kunit_skip(test, "the page allocator trusts its callers");
+
+	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_free(virt_to_page(pgd)));
+	KUNIT_EXPECT_TRUE(test, kpkeys_is_root(pgd));
+	KUNIT_EXPECT_FALSE(test, kpkeys_may_become_pgtable(virt_to_ptdesc(pgd)));
+	/* A part of it, and a pfn of which frame_of() ignores the highest bit. */
+	KUNIT_EXPECT_FALSE(test, kpkeys_is_root((void *)pgd + PAGE_SIZE / 2));
+	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_is_root(PHYS_PFN(__pa(pgd)) | BIT(45)));
+}
+
+/* The root is that of the other half of the address space. */
+static void attacker_test_root_of_kernel(struct kunit *test)
+{
+	unsigned long refused = vm_event(KPKEYS_ROOT_REFUSED);
+	struct attacker *a = test->priv;
+	pgd_t *pgd = a->mm->pgd, *root;
+
+	WRITE_ONCE(a->mm->pgd, lm_alias(init_mm.pgd));
+	root = pgd_offset(a->mm, PAGE_SIZE);
+	KUNIT_EXPECT_EQ(test, root == a->mm->pgd, !protected());
+	WRITE_ONCE(a->mm->pgd, pgd);
+	/* As if a VMA had the address. */
+	root = pgd_offset(a->mm, PAGE_OFFSET);
+	KUNIT_EXPECT_EQ(test, PTR_ALIGN_DOWN(root, PAGE_SIZE) == pgd, !protected());
+	KUNIT_EXPECT_EQ(test, vm_event(KPKEYS_ROOT_REFUSED) - refused, protected() ? 2 : 0);
+}
+
 /* -- What the administrator sees ------------------------------------------ */
 
 static void attacker_test_is_seen(struct kunit *test)
@@ -453,6 +664,18 @@ static void free_table(void *data)
 	pagetable_free(data);
 }
 
+static void free_mm(void *data)
+{
+	mmput(data);
+}
+
+static int new_mm(struct kunit *test, struct mm_struct **mm)
+{
+	*mm = mm_alloc();
+
+	return *mm ? kunit_add_action_or_reset(test, free_mm, *mm) : -ENOMEM;
+}
+
 static int attacker_test_init(struct kunit *test)
 {
 	struct attacker *a = kunit_kzalloc(test, sizeof(*a), GFP_KERNEL);
@@ -465,12 +688,15 @@ static int attacker_test_init(struct kunit *test)
 		return -ENOMEM;
 	a->table = ptdesc_address(a->ptdesc);
 
-	return kunit_add_action_or_reset(test, free_table, a->ptdesc);
+	return kunit_add_action_or_reset(test, free_table, a->ptdesc) ?:
+	       new_mm(test, &a->mm) ?: new_mm(test, &a->other);
 }
 
 static struct kunit_case attacker_test_cases[] = {
 	KUNIT_CASE(attacker_test_pt_regs),
 	KUNIT_CASE(attacker_test_sleeper),
+	KUNIT_CASE(attacker_test_stale_entry),
+	KUNIT_CASE(attacker_test_full_table),
 	KUNIT_CASE(attacker_test_lazy_mmu),
 	KUNIT_CASE(attacker_test_probe),
 	KUNIT_CASE(attacker_test_pages_of_the_cache),
@@ -482,6 +708,11 @@ static struct kunit_case attacker_test_cases[] = {
 	KUNIT_CASE(attacker_test_attributes),
 	KUNIT_CASE(attacker_test_vmalloc_pages),
 	KUNIT_CASE(attacker_test_vmap),
+	KUNIT_CASE(attacker_test_root_data),
+	KUNIT_CASE(attacker_test_root_level),
+	KUNIT_CASE(attacker_test_root_freed),
+	KUNIT_CASE(attacker_test_root_is_kept),
+	KUNIT_CASE(attacker_test_root_of_kernel),
 	KUNIT_CASE(attacker_test_is_seen),
 	{}
 };

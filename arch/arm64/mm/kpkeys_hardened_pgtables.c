@@ -77,6 +77,22 @@ bool arch_kpkeys_is_protected(const void *addr)
 	       (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(KPKEYS_PKEY_PGTABLES);
 }
 
+/*
+ * For pgd_offset(). A page of zeroes stands in for a table that is not the root of the
+ * half of the address space that @addr is in. It is in .rodata, so that nothing can be
+ * added to it.
+ */
+pgd_t *__kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
+{
+	if (likely(is_ttbr1_addr(addr) ? pgd == swapper_pg_dir : __kpkeys_is_root(pgd)))
+		return pgd;
+
+	kpkeys_refuse_root(pgd);
+
+	return lm_alias(reserved_pg_dir);
+}
+EXPORT_SYMBOL_GPL(__kpkeys_walk_root);
+
 /**
  * arch_kpkeys_kernel_range() - the addresses that init_mm translates
  * @start: set to the first address.

@@ -14,6 +14,7 @@ bool arch_kpkeys_hardened_pgtables(void);
 bool arch_kpkeys_is_protected(const void *addr);
 void arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end);
 int __must_check arch_kpkeys_protect_image_pgtables(void);
+pgd_t *__kpkeys_walk_root(pgd_t *pgd, unsigned long addr);
 
 /*
  * The order of a frame, in which the cache keeps its memory, and those of the chunks
@@ -48,6 +49,12 @@ static inline unsigned int arch_kpkeys_split_demand(const void *addr, unsigned i
 {
 	return split_kernel_leaf_mapping_demand((unsigned long)addr,
 						(unsigned long)addr + nr * PAGE_SIZE);
+}
+
+/* The table from which to walk to @addr if mm->pgd is @pgd: an empty one if that is forged. */
+static __always_inline pgd_t *kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
+{
+	return kpkeys_hardened_pgtables_enabled() ? __kpkeys_walk_root(pgd, addr) : pgd;
 }
 
 /* @prot, changed for a mapping of a page table. */
@@ -85,6 +92,11 @@ static __always_inline void kpkeys_leave_lazy_mmu_mode(void)
 static inline bool arch_kpkeys_hardened_pgtables(void)
 {
 	return false;
+}
+
+static __always_inline pgd_t *kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
+{
+	return pgd;
 }
 
 static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
