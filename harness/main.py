@@ -96,6 +96,8 @@ def variations(stack):
     # Whatever else the command line says about read-only memory.
     work += boots(k("rodata=off", "kpkeys: rodata=off: the root page tables"), block[:1])
     work += boots(k("rodata=noalias"))
+    # The first chunk of the cache is a part of a block, which is split for it.
+    work += boots(k("mem=256M"), block[:1])
     return steps_at_once(work)
 
 

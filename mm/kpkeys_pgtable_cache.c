@@ -144,10 +144,11 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
  *
  * Invariant: @roots is a subset of @used.
  *
- * Invariant: a page is PageOffline() if and only if it is in @ours and not in @used.
- * Memory offlining refuses a range with other unmovable pages before it calls
- * memory_callback(). Hibernation and crash dumps do not save the content of such
- * pages. A new page type would need the same exceptions in memory hotplug.
+ * Invariant: a page is PageOffline() if and only if it is in @ours and not in @used,
+ * and does not hold state of the cache. Memory offlining refuses a range with other
+ * unmovable pages before it calls memory_callback(). Hibernation and crash dumps do
+ * not save the content of such pages. A new page type would need the same exceptions
+ * in memory hotplug.
  *
  * A frame is never freed, so that it can be looked up without a lock.
  */
@@ -227,6 +228,7 @@ static struct magazine *magazines __ro_after_init;
 /* Locks and work items cannot be in read-only memory. */
 static struct node_locks {
 	raw_spinlock_t lock;		/* the frames of the node, and their lists */
+	int home;			/* the nearest node with memory, mostly itself */
 	struct mutex refill;		/* refills of the node by chunks */
 	struct delayed_work refill_work;
 } *nodes __ro_after_init;
@@ -269,6 +271,12 @@ static void count(enum counter counter, long nr)
 static unsigned long counted(enum counter counter)
 {
 	return atomic_long_read(&counters[counter]);
+}
+
+/* The node whose pages are in the magazine of this CPU. */
+static __always_inline int home_node(void)
+{
+	return IS_ENABLED(CONFIG_NUMA) ? READ_ONCE(nodes[numa_mem_id()].home) : 0;
 }
 
 static unsigned long nr_free(int nid)
@@ -353,12 +361,16 @@ static void index_add(unsigned long pfn)
 
 	for (level = INDEX_LEVELS - 1; level >= 0; level--, table = *slot) {
 		struct frame *frames;
+		struct page *page;
 
 		slot = index_slot(table, pfn, level);
 		if (*slot)
 			continue;
 
-		frames = page_address(pfn_to_page(cache->spare[--cache->nr_spare]));
+		page = pfn_to_page(cache->spare[--cache->nr_spare]);
+		/* From now on, the content of this page must be saved. */
+		__ClearPageOffline(page);
+		frames = page_address(page);
 		clear_page(frames);
 		for (i = 0; !level && i < 1 << FRAMES_SHIFT; i++) {
 			frames[i].pfn = round_down(pfn, 1UL << (FRAME_ORDER + FRAMES_SHIFT)) +
@@ -516,7 +528,7 @@ static __always_inline unsigned long magazine_take(int nid, bool refill, unsigne
 
 	mag = &magazines[smp_processor_id()];
 	/* The last pages of a node are not put into magazines. */
-	if (refill && !mag->nr && nid == numa_mem_id())
+	if (refill && !mag->nr && nid == home_node())
 		mag->nr = node_take(nid, mag->pfn, BATCH, EMERGENCY_MARK);
 	while (pfn == NO_PFN && mag->nr)
 		pfn = hand_out(mag->pfn[--mag->nr], bad);
@@ -570,7 +582,7 @@ static struct page *node_alloc(gfp_t gfp, int nid, unsigned long leave)
 	unsigned long pfn, bad;
 	unsigned int taken;
 
-	if (nid == numa_mem_id()) {
+	if (nid == home_node()) {
 		struct page *page = magazine_alloc(gfp, nid, true);
 
 		if (page)
@@ -662,24 +674,29 @@ static void spare_page(unsigned long pfn)
 	count(META, 1);
 }
 
-/* Add pages that have the pkey to the cache. They are in no place yet. */
-static void own(unsigned long pfn, unsigned int nr)
+/*
+ * Add pages that have the pkey to the cache. The first @used of them are in a reserve
+ * or page tables already. The others are in no place yet.
+ */
+static void own(unsigned long pfn, unsigned int nr, unsigned int used)
 {
 	int nid = pfn_to_nid(pfn);
 	struct frame *frame;
 	unsigned int i;
 
-	index_add(pfn);
-	frame = frame_of(pfn);
 	for (i = 0; i < nr; i++) {
 		/* The task that refills is not the owner of the page. */
 		reset_page_owner(pfn_to_page(pfn + i), 0);
-		__SetPageOffline(pfn_to_page(pfn + i));
+		if (i >= used)
+			__SetPageOffline(pfn_to_page(pfn + i));
 	}
+	index_add(pfn);
+	frame = frame_of(pfn);
 
 	guard(kpkeys_hardened_pgtables)();
 	guard(raw_spinlock_irqsave)(&nodes[nid].lock);
 	bitmap_set(frame->ours, frame_bit(pfn), nr);
+	bitmap_set(frame->used, frame_bit(pfn), used);
 	frame->nr_ours += nr;
 	cache->frames[nid].nr_ours += nr;
 	frame_requeue(nid, frame);
@@ -782,7 +799,7 @@ static int refill_with(unsigned long pfn, unsigned int order, unsigned int tries
 	while (i < ARRAY_SIZE(chunk_orders) - 1 && order <= chunk_orders[i + 1])
 		i++;
 	count(REFILLS + i, 1);
-	own(pfn, nr);
+	own(pfn, nr, 0);
 	stock(pfn, nr, one);
 
 	return 0;
@@ -964,7 +981,7 @@ static nodemask_t *allowed_nodes(void)
 /* The node that the page allocator would prefer. */
 static __always_inline int preferred_node(void)
 {
-	int nid = numa_mem_id();
+	int nid = home_node();
 
 #ifdef CONFIG_NUMA
 	if (unlikely(cpusets_enabled() || current->mempolicy)) {
@@ -1046,7 +1063,7 @@ struct page *kpkeys_pgtable_cache_alloc(gfp_t gfp)
 	int nid = preferred_node();
 	struct page *page = NULL;
 
-	if (likely(nid == numa_mem_id()))
+	if (likely(nid == home_node()))
 		page = magazine_alloc(gfp, nid, false);
 
 	return likely(page) ? page : alloc_slow(gfp, nid);
@@ -1143,28 +1160,35 @@ bool kpkeys_pgtable_cache_is_root(unsigned long pfn)
 /* Put pages of a magazine back to their node. */
 static void magazine_put(struct magazine *mag, unsigned int nr)
 {
-	int nid = pfn_to_nid(mag->pfn[0]);
-	struct frame *frame = NULL;
-	unsigned int i;
+	unsigned int put;
 
 	lockdep_assert_irqs_disabled();
 	kpkeys_assert_pgtable_write();
-	guard(raw_spinlock)(&nodes[nid].lock);
 
-	for (i = 0; i < nr; i++) {
-		unsigned long pfn = mag->pfn[--mag->nr];
+	for (; nr; nr -= put) {
+		int nid = pfn_to_nid(mag->pfn[mag->nr - 1]);
+		struct frame *frame = NULL;
 
-		/* Pages that were freed together often belong to the same frame. */
-		if (!frame || frame->pfn != round_down(pfn, FRAME_PAGES)) {
-			if (frame)
-				frame_requeue(nid, frame);
-			frame = frame_of(pfn);
+		guard(raw_spinlock)(&nodes[nid].lock);
+		for (put = 0; put < nr; put++) {
+			unsigned long pfn = mag->pfn[mag->nr - 1];
+
+			/* Pages that were freed together often belong to the same frame. */
+			if (!frame || frame->pfn != round_down(pfn, FRAME_PAGES)) {
+				/* Two nodes only if memory hotplug has changed the home node. */
+				if (pfn_to_nid(pfn) != nid)
+					break;
+				if (frame)
+					frame_requeue(nid, frame);
+				frame = frame_of(pfn);
+			}
+			__set_bit(frame_bit(pfn), frame->free);
+			frame->nr_free++;
+			mag->nr--;
 		}
-		__set_bit(frame_bit(pfn), frame->free);
-		frame->nr_free++;
+		frame_requeue(nid, frame);
+		node_add_free(nid, put);
 	}
-	frame_requeue(nid, frame);
-	node_add_free(nid, nr);
 }
 
 static __always_inline void magazine_free(struct page *page)
@@ -1175,7 +1199,7 @@ static __always_inline void magazine_free(struct page *page)
 
 	lockdep_assert_irqs_disabled();
 
-	if (unlikely(nid != numa_mem_id())) {
+	if (unlikely(nid != home_node())) {
 		guard(raw_spinlock)(&nodes[nid].lock);
 		frame_put(nid, pfn, 1);
 		node_add_free(nid, 1);
@@ -1555,6 +1579,20 @@ static unsigned int __init boot_order(unsigned int nr_state)
 	return clamp(max_chunk_order(), min, FRAME_ORDER);
 }
 
+/* A CPU of a node without memory uses that of the nearest node, as the page allocator does. */
+static void update_home_nodes(void)
+{
+	int nid;
+
+	for_each_online_node(nid) {
+		struct zoneref *z = first_zones_zonelist(node_zonelist(nid, GFP_KERNEL),
+							 gfp_zone(GFP_KERNEL), NULL);
+
+		if (zonelist_zone(z))
+			WRITE_ONCE(nodes[nid].home, zonelist_node_idx(z));
+	}
+}
+
 static int __init init_nodes(void)
 {
 	int nid;
@@ -1566,7 +1604,9 @@ static int __init init_nodes(void)
 		raw_spin_lock_init(&nodes[nid].lock);
 		mutex_init(&nodes[nid].refill);
 		INIT_DELAYED_WORK(&nodes[nid].refill_work, refill_work_fn);
+		nodes[nid].home = nid;
 	}
+	update_home_nodes();
 
 	/* Tell lockdep that reclaim takes these: their holders must not wait for reclaim. */
 	fs_reclaim_acquire(GFP_KERNEL);
@@ -1637,13 +1677,9 @@ int __init kpkeys_pgtable_cache_init(void)
 			return ret;
 
 		pfn = init_state(first + CHUNK_MAX_DEMAND, nr_state);
-		own(first, 1U << order);
-		scoped_guard(kpkeys_hardened_pgtables) {
-			for (i = 0; i < CHUNK_MAX_DEMAND; i++) {
-				mark_used(first + i);
-				__ClearPageOffline(page + i);
-			}
-		}
+		own(first, 1U << order, CHUNK_MAX_DEMAND);
+		for (i = 0; i < nr_state; i++)
+			__ClearPageOffline(page + CHUNK_MAX_DEMAND + i);
 		stock(pfn, first + (1U << order) - pfn, NULL);
 		count(REFILLS, 1);
 	}
@@ -1716,6 +1752,8 @@ static int memory_callback(struct notifier_block *nb, unsigned long action,
 	struct memory_notify *mem = arg;
 	unsigned long pfn, end = mem->start_pfn + mem->nr_pages;
 
+	if (action == MEM_ONLINE || action == MEM_OFFLINE)
+		update_home_nodes();
 	if (action != MEM_GOING_OFFLINE)
 		return NOTIFY_OK;
 
@@ -1742,7 +1780,7 @@ static int memory_callback(struct notifier_block *nb, unsigned long action,
 		}
 		give_back(nid, frame, LOW_MARK);
 	}
-	set_aside(numa_mem_id());
+	set_aside(home_node());
 
 	return NOTIFY_OK;
 }

@@ -12,6 +12,8 @@
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/kthread.h>
+#include <linux/memblock.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/set_memory.h>
@@ -1045,8 +1047,8 @@ static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
 	kpkeys_pgtable_cache_stats(&before);
 	KUNIT_EXPECT_GT(test, kpkeys_pgtable_cache_shrink(ULONG_MAX), NR_TABLES / 2);
 	kpkeys_pgtable_cache_stats(&after);
-	/* What stays for the next tables, but never more than a frame of it. */
-	KUNIT_EXPECT_LE(test, after.cached, FRAME_PAGES + 128 * num_node_state(N_MEMORY));
+	/* What stays on each node for the next tables, but never more than a frame of it. */
+	KUNIT_EXPECT_LE(test, after.cached, (FRAME_PAGES + 128) * num_node_state(N_MEMORY));
 	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + NR_TABLES / FRAME_PAGES + 1);
 	KUNIT_EXPECT_EQ(test, after.moving, 0);
 	/* All but one of the frames that are mapped by blocks. */
@@ -1105,10 +1107,13 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 #ifdef CONFIG_MEMORY_FAILURE
 	struct kpkeys_pgtable_cache_stats before, after;
 	struct page *broken[2], **pages;
-	unsigned int i, nr;
+	unsigned int i, nr, max;
 
 	skip_if_running(test);
 	kpkeys_pgtable_cache_stats(&before);
+	max = before.cached + 100;
+	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
 	for (i = 0; i < ARRAY_SIZE(broken); i++) {
 		broken[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, broken[i]);
@@ -1117,9 +1122,11 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 	memory_failure(page_to_pfn(broken[0]), MF_SW_SIMULATED);
 	free_all(broken, ARRAY_SIZE(broken));
 	memory_failure(page_to_pfn(broken[1]), MF_SW_SIMULATED);
-	/* Out of the magazine of whatever CPU this was. */
+	/* All pages, also those in the magazines of other CPUs. */
+	migrate_disable();
 	kpkeys_pgtable_cache_shrink(0);
-	pages = alloc_many(test, &nr);
+	nr = drain(pages, max);
+	migrate_enable();
 	for (i = 0; i < nr; i++) {
 		KUNIT_EXPECT_PTR_NE(test, pages[i], broken[0]);
 		KUNIT_EXPECT_PTR_NE(test, pages[i], broken[1]);
@@ -1138,13 +1145,51 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 #endif
 }
 
-#define NR_OF_NODE	100
+/* Hibernation does not save pages that are PageOffline(), and the state must be saved. */
+static void kpkeys_pgtable_cache_test_state_is_saved(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats s;
+	unsigned long pfn, nr = 0;
 
-/* Each CPU gets pages of its node, and they go back there, whoever frees them. */
+	kpkeys_pgtable_cache_stats(&s);
+	for (pfn = PHYS_PFN(memblock_start_of_DRAM());
+	     pfn < PHYS_PFN(memblock_end_of_DRAM()); pfn++) {
+		struct page *page = pfn_to_online_page(pfn);
+
+		if (page && kpkeys_pgtable_cache_owns(page) && !PageTable(page) &&
+		    !PageOffline(page))
+			nr++;
+	}
+	/* Pages that are set aside for state have no content yet: one for each level of the index. */
+	KUNIT_EXPECT_GT(test, s.meta, 3);
+	KUNIT_EXPECT_GE(test, nr, s.meta - 3);
+}
+
+#define NR_OF_NODE	100
+#define NR_ORDERS	ARRAY_SIZE(((unsigned int [])ARCH_KPKEYS_PGTABLE_CHUNK_ORDERS))
+
+/* The node from which the page allocator takes memory on this CPU. */
+static int node_of_page_allocator(struct kunit *test)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	int nid;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	nid = page_to_nid(page);
+	__free_page(page);
+
+	return nid;
+}
+
+/*
+ * Each CPU gets pages of its node, or of the nearest one with memory, and they go back
+ * there, whichever CPU frees them.
+ */
 static void kpkeys_pgtable_cache_test_node(struct kunit *test)
 {
+	struct kpkeys_pgtable_cache_stats before, after;
 	struct page **pages;
-	int cpu, i, n = 0;
+	int cpu, nid, i, n = 0;
 
 	if (num_node_state(N_MEMORY) == 1)
 		kunit_skip(test, "there is one node");
@@ -1152,21 +1197,27 @@ static void kpkeys_pgtable_cache_test_node(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, pages);
 	for_each_online_cpu(cpu) {
 		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		nid = node_of_page_allocator(test);
+		kpkeys_pgtable_cache_stats(&before);
 		for (i = 0; i < NR_OF_NODE; i++, n++) {
 			pages[n] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 			KUNIT_EXPECT_NOT_NULL(test, pages[n]);
 			if (pages[n])
-				KUNIT_EXPECT_EQ(test, page_to_nid(pages[n]), cpu_to_mem(cpu));
+				KUNIT_EXPECT_EQ(test, page_to_nid(pages[n]), nid);
 		}
+		kpkeys_pgtable_cache_stats(&after);
+		/* By chunks, and not page by page */
+		KUNIT_EXPECT_EQ(test, after.refills[NR_ORDERS - 1], before.refills[NR_ORDERS - 1]);
 	}
 	/* All by the last CPU; then each finds those of its own node again. */
 	free_all(pages, n);
 	for_each_online_cpu(cpu) {
 		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		nid = node_of_page_allocator(test);
 		for (i = 0; i < NR_OF_NODE; i++) {
 			pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 			if (pages[i])
-				KUNIT_EXPECT_EQ(test, page_to_nid(pages[i]), cpu_to_mem(cpu));
+				KUNIT_EXPECT_EQ(test, page_to_nid(pages[i]), nid);
 		}
 		free_all(pages, NR_OF_NODE);
 	}
@@ -1336,6 +1387,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_double_free),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_not_ours),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_poisoned),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_state_is_saved),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_node),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_herd),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_race),

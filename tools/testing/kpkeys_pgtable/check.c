@@ -11,6 +11,7 @@ enum place {
 	AT_MAGAZINE,
 	AT_RESERVE,
 	AT_STATE,		/* what the cache keeps its state in */
+	AT_SPARE,		/* set aside for that, without content */
 	AT_PARKED,
 	AT_TABLE,		/* of the direct map */
 	AT_HELD,		/* handed out, or of somebody else */
@@ -68,7 +69,7 @@ static void each_state_page(void **table, int level, void (*fn)(struct page *pag
 
 	if (table != cache->index)
 		fn(model_page(table));
-	for (i = 0; level >= 0 && i < 1U << PTRS_SHIFT; i++) {
+	for (i = 0; level >= 0 && i < 1U << index_shift(level); i++) {
 		if (table[i])
 			each_state_page(table[i], level - 1, fn);
 	}
@@ -77,13 +78,10 @@ static void each_state_page(void **table, int level, void (*fn)(struct page *pag
 static void each_state(void (*fn)(struct page *page))
 {
 	char *p, *end = (char *)(magazines + nr_cpu_ids);
-	unsigned int i;
 
 	for (p = (char *)cache; p < end; p += PAGE_SIZE)
 		fn(model_page(p));
 	each_state_page(cache->index, INDEX_LEVELS - 1, fn);
-	for (i = 0; i < cache->nr_spare; i++)
-		fn(pfn_to_page(cache->spare[i]));
 }
 
 static void found_state(struct page *page)
@@ -199,6 +197,7 @@ static void check_page(unsigned long i)
 	case AT_FRAME:
 	case AT_MAGAZINE:
 	case AT_STATE:
+	case AT_SPARE:
 	case AT_POISON:
 		CHECK(ours && !used && model.pkey[i] == KPKEYS_PKEY_PGTABLES);
 		break;
@@ -219,7 +218,8 @@ static void check_page(unsigned long i)
 		CHECK(!used);
 		break;
 	}
-	CHECK(page->offline == (ours && !used));
+	/* Nobody saves the content of pages that are offline. */
+	CHECK(page->offline == (ours && !used && place[i] != AT_STATE));
 }
 
 /*
@@ -240,6 +240,8 @@ static void check_end(void)
 	memset(frames, 0, sizeof(frames));
 	if (model.use_cache) {
 		each_state(found_state);
+		for (i = 0; i < cache->nr_spare; i++)
+			found(pfn_to_page(cache->spare[i]), AT_SPARE);
 		for (i = 0; i < MODEL_NR_PAGES; i += FRAME_PAGES)
 			frames[i >> FRAME_ORDER] = frame_of(model_pfn(i));
 		for (i = 0; i < MODEL_NR_PAGES; i += FRAME_PAGES) {
@@ -268,7 +270,7 @@ static void check_end(void)
 	CHECK(stats.cached == nr[AT_FRAME] + nr[AT_MAGAZINE]);
 	CHECK(stats.reserved == nr[AT_RESERVE]);
 	CHECK(stats.in_use == in_use - nr[AT_RESERVE]);
-	CHECK(stats.meta == nr[AT_STATE]);
+	CHECK(stats.meta == nr[AT_STATE] + nr[AT_SPARE]);
 	CHECK(!stats.moving);
 	CHECK(stats.parked == nr[AT_PARKED]);
 	/* One that is leaked may turn out to be broken as well. */

@@ -55,6 +55,7 @@
 #undef min
 #undef max
 #undef clamp
+#define MAX(a, b)		((a) > (b) ? (a) : (b))
 #define min(a, b)							\
 	({								\
 		__typeof__((a) + (b)) __a = (a), __b = (b);		\
