@@ -46,7 +46,7 @@ check: ## each patch by itself: builds, warnings, style, kernel-doc, sparse, coc
 rebase-check: ## does the series apply to the other kernel versions that Debian serves
 	$(HARNESS) rebase-check
 
-kunit: ## KUnit by kunit.py (ARCH, MAP, MODE, PAGES, SUITE=glob)
+kunit: ## KUnit (ARCH, MAP, MODE, PAGES, SUITE=glob)
 	$(HARNESS) kunit
 
 boot: ## boot one kernel with a small userland and check it (MAP, MODE, PAGES)

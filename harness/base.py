@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from common import BUILD, CACHE, Fail, git, locked, run, step
+from common import BUILD, CACHE, Fail, git, locked, read, run, step, write
 
 # What the series is made for. If the archive has moved on, the newest that it
 # serves is used instead, and that is said.
@@ -58,8 +58,7 @@ def _fetch():
                 raise
             raise Fail(f"{package} cannot be fetched (no network?); {e}") from None
         deb, = glob.glob(tmp + "/*.deb")
-        with open(deb + ".sha256", "w") as f:
-            f.write(_sha256(deb) + "\n")
+        write(deb + ".sha256", _sha256(deb) + "\n")
         for path in (deb + ".sha256", deb):         # the package last: it counts
             os.rename(path, os.path.join(folder, os.path.basename(path)))
         shutil.rmtree(tmp)
@@ -87,10 +86,8 @@ def _unpack(deb, repo):
     # Debian ignores every file that it has not added itself, which would make
     # git overlook the files that patches add.
     path = os.path.join(tree, ".gitignore")
-    with open(path) as f:
-        lines = f.read()
-    with open(path, "w") as f:
-        f.write(lines.split("\n#\n# Debian packaging")[0] + "\n")
+    lines = read(path)
+    write(path, lines.split("\n#\n# Debian packaging")[0] + "\n")
 
     git("init", "-q", "-b", "base", cwd=tree)
     git("config", "gc.auto", "0", cwd=tree)
@@ -100,8 +97,7 @@ def _unpack(deb, repo):
     os.rename(tree + "/.git", repo + ".git.new")
     shutil.rmtree(tree)
     git("config", "core.bare", "true", cwd=repo + ".git.new")
-    with open(repo + ".git.new/kpkeys-size", "w") as f:
-        f.write(_size(repo + ".git.new"))
+    write(repo + ".git.new/kpkeys-size", _size(repo + ".git.new"))
     os.rename(repo + ".git.new", repo)
 
 
@@ -124,8 +120,7 @@ def _size(repo):
 
 def _intact(repo):
     try:
-        with open(repo + "/kpkeys-size") as f:
-            return f.read() == _size(repo)
+        return read(repo + "/kpkeys-size") == _size(repo)
     except OSError:
         return False
 
@@ -140,8 +135,7 @@ def _own():
     repo = os.path.join(BUILD, f"base-own-{hashlib.sha256(OWN.encode()).hexdigest()[:12]}.git")
     shutil.rmtree(repo, ignore_errors=True)
     git("init", "-q", "--bare", "-b", "base", repo, cwd=BUILD)
-    with open(repo + "/objects/info/alternates", "w") as f:
-        f.write(OWN + "\n")
+    write(repo + "/objects/info/alternates", OWN + "\n")
     if git("cat-file", "-t", COMMIT + ":MAINTAINERS", cwd=repo, check=False).strip() != "blob":
         raise Fail(f"BASE={COMMIT[:12]} is not a Linux tree, or its objects are not all below {OWN}")
     git("update-ref", "refs/heads/base", COMMIT, cwd=repo)

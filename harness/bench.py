@@ -11,10 +11,9 @@ import os
 import re
 import shutil
 
-import boot
 import kernel
 import tree
-from common import BUILD, CROSS, Fail, HARNESS, git, run, save_result, step, table
+from common import BUILD, CROSS, Fail, HARNESS, git, read, run, save_result, step, table, write
 
 WORK = os.path.join(BUILD, "bench")
 SOURCE = os.path.join(HARNESS, "bench")
@@ -93,8 +92,7 @@ def _mark_split_lock(linux):
         return f'asm volatile("hint #{hint}" : : : "memory")'
 
     path = os.path.join(linux, "arch/arm64/mm/mmu.c")
-    with open(path) as f:
-        text = f.read()
+    text = read(path)
     lock = "static DEFINE_MUTEX(pgtable_split_lock);\n"
     if lock not in text:
         raise Fail("arch/arm64/mm/mmu.c has no pgtable_split_lock: see harness/bench.py")
@@ -103,8 +101,7 @@ def _mark_split_lock(linux):
     text = text.replace("guard(mutex)(&pgtable_split_lock)", "guard(marked_mutex)(&pgtable_split_lock)")
     text = text.replace(lock, f"{lock}DEFINE_GUARD(marked_mutex, struct mutex *, ({{ mutex_lock(_T); {asm(115)}; }}), "
                         f"({{ {asm(116)}; mutex_unlock(_T); }}))\n")
-    with open(path, "w") as f:
-        f.write(text)
+    write(path, text)
 
 
 def prepare(variant):
@@ -169,7 +166,7 @@ def _measure(variant, k, map_, plugin, initrd, cpus=1):
     symbols, functions = (os.path.join(WORK, f"{variant.name}-{map_}.{what}") for what in ("symbols", "functions"))
     _symbols(k, symbols, functions)
     append = "norandmaps " + variant.append + ("" if cpus == 1 else " contended=yes")
-    cmd = boot.command(k, "enforce", map_, append, initrd=initrd)
+    cmd = k.command("enforce", map_, append, initrd)
     cmd[cmd.index("-smp") + 1] = str(cpus)
     cmd[cmd.index("-machine") + 1] += ",dtb-randomness=off"
     cmd += ["-plugin", f"{plugin},out={out},symbols={symbols},functions={functions}"]
@@ -177,7 +174,7 @@ def _measure(variant, k, map_, plugin, initrd, cpus=1):
         # Nothing of the host is to be seen: the guest would be a little different each time.
         cmd += ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1"]
     log = f"bench {variant.name} {map_}" + ("" if cpus == 1 else f" {cpus} CPUs")
-    console = boot.emulate(cmd, log, timeout=600)
+    console = run(cmd, check=False, log=log, timeout=600)
     if "bench: end" not in console or kernel.splats(console):
         raise Fail(f"the benchmarks of '{variant.name}', MAP={map_}, did not get to their end; "
                    f"log: {kernel.log_path(log)}\n" + kernel.tail(console))

@@ -6,30 +6,20 @@ import os
 import re
 import shutil
 
+import configoff
+import disassembly
 import kernel
 import perpatch
 import series
 import tree
-from common import BUILD, HARNESS, LINUX, TOP, Fail, git, run, step, two_at_once
-
-
-def _script(path, what):
-    """Run a script that prints "ok NAME" and "not ok NAME - reason"."""
-    o = kernel.Outcome(what)
-    out = run([path], check=False, log=what, env={"KDIR": LINUX, "BUILD": os.path.join(BUILD, "checks")})
-    for bad, name, why in re.findall(r"^(not )?ok (\S+)(?: - (.*)| .*)?$", out, re.M):
-        o.check(name, why or "failed" if bad else None)
-    if not o.passed and not o.failed:
-        o.check("ran", f"no check ran: {out.strip()[-200:]}")
-    return o
+from common import BUILD, Fail, HARNESS, LINUX, TOP, git, listed, read, run, step, two_at_once
 
 
 def object_code():
-    """harness/checks/: what cannot be run is looked up in the disassembly."""
-    for path in sorted(glob.glob(os.path.join(HARNESS, "checks", "*.py"))):
-        name = os.path.basename(path)[:-3]
+    """What cannot be run is looked up in the disassembly."""
+    for name, check in ("config-off", configoff.check), ("poe-disassembly", disassembly.check):
         with step(name):
-            yield _script(path, name)
+            yield check()
 
 
 def repository(stack):
@@ -68,8 +58,7 @@ KPKEYS = {"v6": "20260227175518.3728055-1-kevin.brodsky@arm.com", "v7": "2026050
 
 
 def _lineage(path):
-    with open(os.path.join(TOP, path)) as f:
-        text = f.read()
+    text = read(os.path.join(TOP, path))
     missing = [v for v in LINEAGE[path].split() if "https://lore.kernel.org/r/" + KPKEYS[v] not in text]
     missing += [] if "Kevin Brodsky" in text else ["the name of its author"]
     return "not found: " + ", ".join(missing) if missing else None
@@ -77,11 +66,9 @@ def _lineage(path):
 
 def _plain():
     """None, or a turn of harness/banned-turns in a message or a cover letter, by file and line."""
-    with open(os.path.join(HARNESS, "banned-turns")) as f:
-        banned = re.compile("|".join(line.strip() for line in f if line.strip() and not line.startswith("#")), re.I)
+    banned = re.compile("|".join(map(str.strip, listed(os.path.join(HARNESS, "banned-turns")))), re.I)
     for path in sorted(glob.glob(tree.SERIES + "/*.patch") + glob.glob(tree.SERIES + "/cover-letter*")):
-        with open(path) as f:
-            text = f.read().partition("\n---\n")[0]
+        text = read(path).partition("\n---\n")[0]
         m = banned.search(text)
         if m:
             return f"{os.path.basename(path)}:{text.count(chr(10), 0, m.start()) + 1}: '{m[0]}' (harness/banned-turns)"
@@ -158,8 +145,7 @@ def _compared(o, stack, mbox, other, who):
 def _addressed(o, folder, stack):
     """Each mail goes to somebody, and each new file is somebody's."""
     for path in sorted(glob.glob(folder + "/*.patch")):
-        with open(path) as f:
-            head = f.read().partition("\n\n")[0]
+        head = read(path).partition("\n\n")[0]
         o.check(f"addressed {os.path.basename(path)[:40]}",
                 None if re.search(r"^To: .*@", head, re.M) and "linux-kernel@" in head else "no To, or not to the list")
     new = sorted(p for patch in tree.stack(stack) for p in patch.new)
@@ -173,11 +159,7 @@ def _addressed(o, folder, stack):
 
 
 def _checkpatch(o, folder):
-    mails = []
-    for path in sorted(glob.glob(folder + "/*.patch"))[1:]:
-        with open(path) as f:
-            if "NOT FOR MERGING" not in f.read(2000):
-                mails.append(path)
+    mails = [p for p in sorted(glob.glob(folder + "/*.patch"))[1:] if "NOT FOR MERGING" not in read(p)[:2000]]
     for path, why in zip(mails, two_at_once(perpatch.style, mails)):
         o.check(f"checkpatch {os.path.basename(path)[:40]}", why)
 
@@ -190,8 +172,12 @@ def _kernel_doc(o, stack):
 
 def behaviour():
     """harness/tests: what the front door says to a user in trouble."""
+    o = kernel.Outcome("front-door")
     with step("front-door"):
-        return _script(os.path.join(HARNESS, "tests", "front-door"), "front-door")
+        out = run([os.path.join(HARNESS, "tests", "front-door")], check=False, log="front-door")
+    if not kernel.ktap(o, out):
+        o.check("ran", f"no check ran: {out.strip()[-200:]}")
+    return o
 
 
 # Scripts by shell, with the least that counts; those of the userland are parts of one program.
@@ -203,8 +189,8 @@ def lint():
     """What pyflakes and shellcheck say about the harness."""
     o = kernel.Outcome("harness")
     with step("lint"):
-        sources = [p for folder in ("harness", "harness/checks") for p in glob.glob(os.path.join(TOP, folder, "*.py"))]
-        o.check("pyflakes", run(["pyflakes3", *sorted(sources)], check=False, log="lint").strip() or None)
+        sources = sorted(glob.glob(HARNESS + "/*.py"))
+        o.check("pyflakes", run(["pyflakes3", *sources], check=False, log="lint").strip() or None)
         for (shell, least), paths in SCRIPTS.items():
             o.check(f"shellcheck, {shell}", run(["shellcheck", "-f", "gcc", "-s", shell, "-S", least, *paths], cwd=TOP,
                                                 check=False, log="lint").strip() or None)

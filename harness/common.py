@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -41,6 +42,21 @@ def choice(name, valid):
     return value
 
 
+def read(path):
+    with open(path) as f:
+        return f.read()
+
+
+def write(path, text):
+    with open(path, "w") as f:
+        f.write(text)
+
+
+def listed(path):
+    """The lines of a file that are neither empty nor comments."""
+    return [line for line in read(path).splitlines() if line.strip() and not line.startswith("#")]
+
+
 def tail(text, lines=5):
     """The last lines of @text, indented."""
     return "\n".join("    " + line for line in text.strip().splitlines()[-lines:])
@@ -48,6 +64,16 @@ def tail(text, lines=5):
 
 def log_path(name):
     return os.path.join(LOGS, re.sub(r"[^\w.=,-]+", "-", name) + ".log")
+
+
+def new_log(name):
+    """A name of a log that is none yet: @name, or with a number behind it."""
+    os.makedirs(LOGS, exist_ok=True)
+    for n in itertools.count(2):
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(log_path(name), os.O_CREAT | os.O_EXCL))
+            return name
+        name = f"{name.removesuffix(f' {n - 1}')} {n}"
 
 
 def number(name, default, what="number"):
@@ -60,6 +86,8 @@ def number(name, default, what="number"):
 
 PROGRESS = 10 if sys.stdout.isatty() else 60        # seconds
 MOST = 128 << 20                                    # bytes that what goes to a log may be
+# What run() adds to the output of what it had to stop.
+STOPPED = re.compile(r"^(?:timeout after \d+ s|prints without end: stopped after \d+ MB)$", re.M)
 spent = []              # (seconds, what) of each step
 _latest = {}            # the last line that went to a log, by thread
 
@@ -248,8 +276,7 @@ class Record:
 def key_of(text, *patterns):
     """A key for a Record: @text, the tools, and the files of harness/ that match."""
     for path in sorted(p for pattern in ("packages", *patterns) for p in glob.glob(os.path.join(HARNESS, pattern))):
-        with open(path) as f:
-            text += f.read()
+        text += read(path)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

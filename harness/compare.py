@@ -15,7 +15,7 @@ import shutil
 import bench
 import kernel
 import tree
-from common import BUILD, CROSS, TOP, git, run, save_result, step
+from common import BUILD, CROSS, TOP, git, listed, run, save_result, step, write
 
 WORK = os.path.join(BUILD, "compare")
 TREE = os.path.join(WORK, "linux")
@@ -62,8 +62,7 @@ def expected_red(stack):
     path = os.path.join(tree.folder(stack), "expected-red")
     if stack not in tree.COMPARE or not os.path.exists(path):
         return {}
-    with open(path) as f:
-        return dict(line.rstrip("\n").split(": ", 1) for line in f if not line.startswith("#") and line.strip())
+    return dict(line.split(": ", 1) for line in listed(path))
 
 
 def judged(stack, outcome):
@@ -212,8 +211,7 @@ def _functions(commit):
         plain = re.sub(r"\bscoped_guard\(.*?\)( \{|\n)", r"if (1)\1", text)
         lines = text.splitlines()
         name = os.path.join(WORK, os.path.basename(path))
-        with open(name, "w") as f:
-            f.write(plain)
+        write(name, plain)
         for line in run(["pmccabe", name]).splitlines():
             # complexity, traditional one, statements, first line, lines, file(line): function
             m = re.match(r"(\d+)\t\d+\t\d+\t(\d+)\t(\d+)\t\S+: (\w+)$", line)

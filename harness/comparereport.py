@@ -4,7 +4,7 @@ import os
 import re
 
 import compare
-from common import Fail, LINUX, TOP, git, run
+from common import Fail, LINUX, TOP, git, read, run, write
 
 OURS, OTHER, LARGER, ALONE, NAMES = compare.OURS, compare.OTHER, compare.LARGER, compare.ALONE, compare.NAMES
 PTE = "pages"
@@ -201,8 +201,7 @@ def _plots(counts):
 
 def _conclusion(data):
     """compare/conclusion.md: after each sentence that rests on a measurement stands which, to be checked."""
-    with open(os.path.join(compare.FOLDER, "conclusion.md")) as f:
-        text = f.read()
+    text = read(os.path.join(compare.FOLDER, "conclusion.md"))
     for claim in re.findall(r"<!-- (.*?) -->", text, re.S):
         if claim.startswith("SPDX"):
             continue
@@ -222,20 +221,18 @@ def _conclusion(data):
     return re.sub(r"\s*<!-- .*? -->", "", text, flags=re.S).strip() + "\n"
 
 
-def write(data):
+def make(data):
     version = git("log", "-1", "--format=%s", "origin/base", cwd=LINUX).strip()
     counts = data["counts"]
     rt = _left_table(["design", "what no object defines"],
                      [[NAMES[s], ", ".join(f"`{n}()`" for n in names) or "nothing: it links"]
                       for s, names in data["PREEMPT_RT"].items()])
-    with open(os.path.join(compare.FOLDER, "REPORT.in")) as f:
-        text = f.read()
+    text = read(os.path.join(compare.FOLDER, "REPORT.in"))
     parts = {"VERSION": version, "SUITES": _suites(data), "RED": _red(data), "FACTS": _facts(data), "RT": rt,
              "INSTRUCTIONS": _instructions(counts), "EVENTS": _events(counts), "MEMORY": _memory(counts),
              "COMPUTED": _computed(), "CODE": _code(data), "COMPLEXITY": _complexity(data),
              "CONCLUSION": _conclusion(data), "PTE": PTE, "OURS": NAMES[OURS], "OTHER": NAMES[OTHER], "LARGER": NAMES[LARGER]}
     text = re.sub(r"@(\w+)@", lambda m: parts[m[1]].rstrip("\n"), text)
     _plots(counts)
-    with open(os.path.join(TOP, REPORT), "w") as f:
-        f.write(text)
+    write(os.path.join(TOP, REPORT), text)
     print("\n" + parts["CONCLUSION"] + "\ncompare/REPORT.md and build/results/compare.json are written")

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Configure, build and test one kernel, through the kernel's own kunit.py."""
-import json
+"""Configure, build, boot and judge one kernel."""
 import os
 import re
+import sys
 import time
 
 import tree
-from common import BUILD, CROSS, HARNESS, Fail, choice, git, log_path, number, run, tail
+from common import (BUILD, CROSS, Fail, HARNESS, LINUX, STOPPED, choice, git, listed, log_path, new_log, number, read,
+                    run, tail, write)
 
 ARCHES = ["arm64", "um"]
-MAPS = ["pte", "block"]
+# Of what the kernel makes its direct map, by the CPU: with the identity of one that has BBM level 3 it is of blocks,
+# which are split live.
+CPUS = {"pte": "max", "block": "max,midr=0x410fd8e0"}
+MAPS = list(CPUS)
 MODES = ["enforce", "check", "off"]
 PAGES = ["4k", "16k", "64k"]
 # The same sources give the same image, and ccache its hits. What the image says of itself
@@ -36,8 +40,7 @@ def fragments(*names):
     """The texts of these files of harness/config."""
     text = ""
     for name in names:
-        with open(os.path.join(HARNESS, "config", name + ".config")) as f:
-            text += f.read()
+        text += read(os.path.join(HARNESS, "config", name + ".config"))
     return text
 
 
@@ -90,8 +93,7 @@ class Kernel:
         with open(config, "a") as f:
             f.write(text)
         self.make("olddefconfig", log=log)
-        with open(config) as f:
-            have = set(f.read().splitlines())
+        have = set(read(config).splitlines())
         # As in a configuration, the last line about a symbol counts.
         asked = {re.search(r"CONFIG_\w+", line)[0]: line for line in text.splitlines()
                  if re.match(r"CONFIG_\w+=|# CONFIG_\w+ is not set$", line)}
@@ -99,19 +101,16 @@ class Kernel:
         if dropped:
             raise Fail(f"harness/config asks for what the Kconfig of {self.name} drops: {' '.join(dropped)}")
         os.replace(config, result)
-        with open(stamp, "w") as f:
-            f.write(source)
+        write(stamp, source)
 
     def compile(self, *targets, log):
         """Build these and no whole kernel."""
         self.configure()
-        with open(os.path.join(self.out, "kunit.config")) as f:
-            want = f.read()
+        want = read(os.path.join(self.out, "kunit.config"))
         config = os.path.join(self.out, ".config")
         # make would take one that was written again for another.
         if not os.path.exists(config) or open(config).read() != want:
-            with open(config, "w") as f:
-                f.write(want)
+            write(config, want)
         self.make(f"-j{os.cpu_count()}", *SAME_IMAGE, *targets, log=log)
 
     def build(self, *targets):
@@ -124,42 +123,41 @@ class Kernel:
         with open(path if os.path.exists(path) else os.path.join(self.out, ".config")) as f:
             return line + "\n" in f.readlines()
 
+    def command(self, mode, map_, append="", initrd=None, memory=1024):
+        """How to start it; the last argument is the command line. @initrd: with a userland, which says what runs."""
+        args = " ".join([*([f"kpkeys={mode}"] if mode != "enforce" else []),
+                         # An oops may leave the kernel unable to reach its userland.
+                         *(["kunit.autorun=0 oops=panic"] if initrd else []), self.args, append]).strip()
+        if self.arch == "um":
+            return [os.path.join(self.out, "linux"), "mem=1G", "console=tty", *args.split()]
+        return ["qemu-system-aarch64", "-nodefaults", "-m", str(memory), "-no-reboot", "-nographic",
+                "-serial", "mon:stdio", "-machine", "virt,gic-version=3", "-cpu", CPUS[map_], "-smp", "4",
+                *self.qemu.split(), "-kernel", self.image, *(["-initrd", initrd] if initrd else []),
+                # Without panic=-1 a kernel that panics would never end.
+                "-append", f"console=ttyAMA0 earlycon panic=-1 {args}".strip()]
+
+    def outcome(self, what, mode, cmd, log, timeout, starts=1):
+        """What became of a kernel that is started, and its console."""
+        start = time.monotonic()
+        console = "".join(run(cmd, check=False, log=log, timeout=timeout) for _ in range(starts))
+        o = Outcome(what)
+        o.seconds, o.log = round(time.monotonic() - start), log_path(log)
+        if not ktap(o, console):
+            o.check("tests ran", f"zero tests ran; log: {o.log}")
+        health(o, mode, self.races_of_ours(console))
+        if self.says:
+            o.check(f"the log has '{self.says}'", None if re.search(self.says, console) else f"see {o.log}")
+        return o, console
+
     def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None, ranges=None):
         """One boot, all suites or those that match; @ranges: how many the hammer splits. Returns what happened."""
-        timeout = timeout or self.timeout
-        what = "KUnit um" if self.arch == "um" else f"KUnit {self.arch} {self.pages} {map_} {mode}"
-        what += f" {self.args}" if self.args else ""
-        log = f"kunit {self.stack} {what[6:]}"
-        # kunit.py leaves the console there, and another may run meanwhile.
-        folder = where = log_path(log).removesuffix(".log")
-        n = 1
-        while os.path.exists(where):
-            n += 1
-            where = f"{folder}-{n}"
-        os.makedirs(os.path.dirname(os.path.join(where, IMAGE)))
-        os.symlink(self.image, os.path.join(where, IMAGE))
-        os.symlink(os.path.join(self.out, "linux"), os.path.join(where, "linux"))
-        result, path = os.path.join(where, "kunit.json"), os.path.join(where, "test.log")
-        cmd = [os.path.join(self.tree, "tools/testing/kunit/kunit.py"), "exec", "--arch", self.arch,
-               "--build_dir", where, "--timeout", str(timeout), "--json=" + result]
-        if self.arch == "arm64":
-            cmd += ["--qemu_config", os.path.join(HARNESS, "qemu_arm64.py")]
-        args = ([f"kpkeys={mode}"] if mode != "enforce" else []) + self.args.split()
-        args += [f"kpkeys_direct_map_split_kunit.hammer_ranges={ranges}"] if ranges else []
-        cmd += [word for arg in args for word in ("--kernel_args", arg)]
-        if self.qemu:
-            cmd.append(f"--qemu_args={self.qemu}")
-        if suite:
-            cmd.append(suite)
-        start = time.monotonic()
-        out = run(cmd, cwd=self.tree, log=log, check=False, env={"MAP": map_})
-        took = time.monotonic() - start
-        with open(path, errors="replace") as f:
-            self.console = console = f.read()
-        o = judge(what, mode if self.arch == "arm64" else None, self.races_of_ours(console), out, result,
-                  took >= timeout, log)
-        o.seconds, o.log = round(took), log_path(log)
-        self.expect(o, console, log)
+        um = self.arch == "um"
+        what = " ".join(["KUnit", *(["um"] if um else [self.arch, self.pages, map_, mode]), *self.args.split()])
+        append = "kunit.enable=1 kunit_shutdown=" + ("halt" if um else "reboot")
+        append += f" kunit.filter_glob={suite}" if suite else ""
+        append += f" kpkeys_direct_map_split_kunit.hammer_ranges={ranges}" if ranges else ""
+        o, self.console = self.outcome(what, None if um else mode, self.command(mode, map_, append),
+                                       new_log(f"{self.stack} {what}"), timeout or self.timeout)
         return o
 
     def races_of_ours(self, console):
@@ -177,12 +175,6 @@ class Kernel:
             return BASE_RACES.search(m[1].strip()) or not ours & set(re.findall(r"\w+", m[2]))
 
         return re.sub(r"BUG: (KCSAN: .* in (.*))", lambda m: m[1] if base_race(m) else m[0], console)
-
-    def expect(self, outcome, console, log):
-        """Does the kernel say what it is to say?"""
-        if self.says:
-            outcome.check(f"the log has '{self.says}'",
-                          None if re.search(self.says, console) else f"see {log_path(log)}")
 
 
 class Outcome:
@@ -202,17 +194,36 @@ class Outcome:
             self.passed.append(name)
 
 
-def _cases(group, prefix=""):
-    for case in group.get("test_cases", []):
-        yield prefix + case["name"], case["status"]
-    for sub in group.get("sub_groups", []):
-        yield from _cases(sub, prefix + sub["name"] + ".")
+def ktap(o, text):
+    """Count the tests whose results are in @text, as the kernel's own parser reads them; returns how many there are."""
+    path = os.path.join(LINUX, "tools/testing/kunit")
+    if path not in sys.path:
+        sys.path.append(path)
+    import kunit_parser
+    import kunit_printer
+
+    def count(test, prefix=""):
+        if test.subtests:
+            return sum(count(t, f"{prefix}{test.name}." if test.name else prefix) for t in test.subtests)
+        name, said = prefix + test.name, "\n".join(test.log)
+        if test.status == kunit_parser.TestStatus.SKIPPED:
+            o.skipped.append((name, test.skip_reason.strip() or "no reason given"))
+        elif test.ok_status():
+            o.check(name)
+        else:
+            m = re.search(rf"# {re.escape(test.name)}: ((?:EXPECT|ASSERT)(?:.*\n?){{4}})", said) or \
+                re.search(rf"# {re.escape(test.name)}: (.*)", said)
+            o.check(name, re.sub(r"\s+", " ", m[1])[:200] if m else
+                    test.status.name.lower().replace("_", " ") + (f"; log: {o.log}" if o.log else ""))
+        return 1
+
+    top = kunit_parser.parse_run_tests(text.splitlines(), kunit_printer.Printer(print=False))
+    return sum(count(t) for t in top.subtests)
 
 
 def expected_warnings():
     """The regular expressions in harness/expected-warnings, one a line."""
-    with open(os.path.join(HARNESS, "expected-warnings")) as f:
-        return [re.compile(line.rstrip("\n")) for line in f if line.strip() and not line.startswith("#")]
+    return list(map(re.compile, listed(os.path.join(HARNESS, "expected-warnings"))))
 
 
 def splats(console):
@@ -222,14 +233,15 @@ def splats(console):
             if SPLAT.search(line) and not any(e.search(line) for e in expected)]
 
 
-def health(outcome, mode, console, hung, log):
+def health(outcome, mode, console):
     """What must be true of every boot, whatever ran in it."""
     panic = re.search(r"Kernel panic - .*", console)
-    where = f"log: {log_path(log)}\n" + tail(console)
+    stopped = STOPPED.search(console)
+    where = f"log: {outcome.log}\n" + tail(console)
     if panic:
         outcome.check("the kernel runs", f"{panic[0].strip()}; {where}")
-    elif hung:
-        outcome.check("the kernel runs", f"hang: no end in time; {where}")
+    elif stopped:
+        outcome.check("the kernel runs", f"{stopped[0]}; {where}")
     elif mode and not re.search(r"reboot: (Restarting system|Power down)", console):
         outcome.check("the kernel runs", f"the emulator ended before the kernel did; {where}")
     else:
@@ -242,29 +254,6 @@ def health(outcome, mode, console, hung, log):
         outcome.note = said
         outcome.check(f"the backend of MODE={mode}",
                       None if re.fullmatch(BACKENDS[mode], said) else f"it is '{said}'")
-
-
-def judge(what, mode, console, out, result, hung, log):
-    """Turn a run of kunit.py into an Outcome; nothing at all is a failure."""
-    o = Outcome(what)
-    reasons = dict(re.findall(r"^(?:\[[^\]]*\] )?\s*ok \d+ (\S+) # SKIP ?(.*)$", console, re.M))
-    seen = 0
-    if os.path.exists(result):
-        with open(result) as f:
-            for name, status in _cases(json.load(f)):
-                seen += 1
-                if status == "PASS":
-                    o.passed.append(name)
-                elif status == "SKIP":
-                    o.skipped.append((name, reasons.get(name.split(".")[-1], "").strip() or "no reason given"))
-                else:
-                    m = re.search(rf"# {re.escape(name.split('.')[-1])}: (EXPECT.*(?:\n.*){{3}})", console)
-                    o.failed.append((name, re.sub(r"\s+", " ", m[1])[:200] if m else
-                                     f"{status.lower()}; log: {log_path(log)}"))
-    health(o, mode, console, hung, log)
-    if not seen:
-        o.failed.append(("tests ran", f"zero tests ran; log: {log_path(log)}\n" + tail(out)))
-    return o
 
 
 def selected():

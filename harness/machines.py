@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 
-from common import CROSS, Fail, HARNESS, run
+from common import CROSS, Fail, HARNESS, read, run, write
 
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
@@ -60,14 +60,12 @@ def _small_uffd(k, headers, log):
     thread and back, and under an emulator that is minutes. 8 MB are four huge pages, the fewest with which none of
     them is skipped, and 32 pages are enough where none is huge. Returns its path."""
     tests, program = os.path.join(k.tree, "tools/testing/selftests"), os.path.join(k.out, "uffd-unit-tests")
-    with open(os.path.join(tests, "mm/uffd-unit-tests.c")) as f:
-        text = f.read()
+    text = read(os.path.join(tests, "mm/uffd-unit-tests.c"))
     for was, small in UFFD_SIZES.items():
         if was not in text:
             raise Fail("uffd-unit-tests.c does not say any more how much memory it takes: see _small_uffd()")
         text = text.replace(was, small)
-    with open(program + ".c", "w") as f:
-        f.write(text)
+    write(program + ".c", text)
     run([CROSS + "gcc", "-static", "-O2", "-no-pie", "-D_GNU_SOURCE=", "-U_FORTIFY_SOURCE",
          *(f"-I{path}" for path in (tests + "/mm", tests, k.tree)),
          "-isystem", headers + "/usr/include", "-isystem", k.tree + "/tools/include/uapi",

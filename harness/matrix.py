@@ -19,7 +19,8 @@ import boot
 import kernel
 import matrixreport
 import tree
-from common import BUILD, Fail, HARNESS, LINUX, Record, key_of, run as run_command, save_result, step, table, two_at_once
+from common import (BUILD, Fail, HARNESS, LINUX, Record, key_of, read, run as run_command, save_result, step, table,
+                    two_at_once)
 
 FOLDER = os.path.join(HARNESS, "matrix")
 DONE = os.path.join(BUILD, "matrix-runs.json")
@@ -33,8 +34,7 @@ RUNS = [*((map_, mode, KUNIT) for map_ in kernel.MAPS for mode in ("enforce", "c
 class Cell:
     def __init__(self, path):
         self.name = os.path.basename(path).removesuffix(".config")
-        with open(path) as f:
-            text = f.read()
+        text = read(path)
         head = dict(re.findall(r"^# (what|base|args|qemu|compiler|times|boots): (.*)$", text, re.M))
         if not {"what", "base"} <= set(head):
             raise Fail(f"{path}: the comments 'what:' and 'base:' are needed")
@@ -73,11 +73,11 @@ class Done:
 
     def _key(self, cell, program):
         """The kernel, and what runs there and is expected of it."""
-        files = ["qemu_arm64.py", "expected-warnings"]
+        files = ["expected-warnings"]
         if program != KUNIT:
             files.append("userland/init")
             files += ["machines.py", "userland/*", "hotplug/*"] if program else []
-        return key_of(self.sources + cell.config, *files)
+        return key_of(self.sources + cell.config + " ".join(cell.kernel("").command("enforce", "pte")), *files)
 
     def _value(self, cell, what):
         return self.record.get(_name(cell, what), self._key(cell, what[-1]))

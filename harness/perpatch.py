@@ -15,7 +15,8 @@ import threading
 import base
 import kernel
 import tree
-from common import BUILD, CROSS, Fail, HARNESS, LINUX, Record, git, key_of, limit, run, step, two_at_once
+from common import (BUILD, CROSS, Fail, HARNESS, LINUX, Record, git, key_of, limit, listed, read, run, step,
+                    two_at_once, write)
 
 WORK = os.path.join(BUILD, "check")
 TREE = os.path.join(WORK, "linux")
@@ -163,7 +164,7 @@ class Series:
         # The patches that passed the whole check, by commit.
         self.record = Record(DONE) if full else None
         self.how = key_of("".join(b.what + b.config for b in self.always + self.more),
-                          "perpatch.py", "planted/*.patch", "checkpatch-ignore", "expected-warnings", "qemu_arm64.py")
+                          "perpatch.py", "planted/*.patch", "checkpatch-ignore", "expected-warnings", "kernel.py")
 
     def _targets(self, b, paths):
         """The objects that show whether a commit builds in @b."""
@@ -287,8 +288,7 @@ def kernel_doc(paths, where, compare=False):
         before = os.path.join(WORK, "kernel-doc")
         for path in with_base:
             os.makedirs(os.path.dirname(os.path.join(before, path)), exist_ok=True)
-            with open(os.path.join(before, path), "w") as f:
-                f.write(git("show", f"origin/base:{path}"))
+            write(os.path.join(before, path), git("show", f"origin/base:{path}"))
         if with_base:
             known = ask(with_base, before)
     return "; ".join([line for key, line in found.items() if key not in known][:2]) or None
@@ -296,8 +296,7 @@ def kernel_doc(paths, where, compare=False):
 
 def style(path):
     """None if checkpatch has nothing to say about the mail @path that is not accepted."""
-    with open(os.path.join(HARNESS, "checkpatch-ignore")) as f:
-        ignore = [line.split()[0] for line in f if line.strip() and not line.startswith("#")]
+    ignore = [line.split()[0] for line in listed(os.path.join(HARNESS, "checkpatch-ignore"))]
     in_file = [i.split("@") for i in ignore if "@" in i]
     ignore = [i for i in ignore if "@" not in i]
     out = run(["scripts/checkpatch.pl", "--strict", "--show-types", "--terse", "--showfile", "--no-summary",
@@ -313,8 +312,7 @@ class Plant:
     def __init__(self, path, commits):
         self.path = path
         self.name = os.path.relpath(path, HARNESS)
-        with open(path) as f:
-            text = f.read()
+        text = read(path)
         self.head = dict(re.findall(r"^(What|In|Red): (.+)$", text.partition("\ndiff ")[0], re.M))
         if not {"What", "In", "Red"} <= set(self.head):
             raise Fail(f"{self.name}: the header needs the lines What, In and Red")

@@ -10,7 +10,6 @@ import os
 import re
 
 import bench
-import boot
 import kernel
 import tree
 from common import CROSS, Fail, run, save_result, step, table, two_at_once
@@ -106,7 +105,7 @@ def _initrd():
 def _boot(k, initrd, scenario, map_, mode):
     """What one scenario came to: {figure: number, or a list of one a node}."""
     name, memory = scenario.split()[:2]
-    cmd = boot.command(k, "enforce", map_, f"norandmaps pressure={name} {MODES[mode]}", initrd, int(memory))
+    cmd = k.command("enforce", map_, f"norandmaps pressure={name} {MODES[mode]}", initrd, int(memory))
     if name == "nodes":
         cmd += NODES
     else:
@@ -114,7 +113,7 @@ def _boot(k, initrd, scenario, map_, mode):
         cmd[cmd.index("-machine") + 1] += ",dtb-randomness=off"
         cmd += EXACT
     log = f"pressure {name} {memory} {map_} {mode}"
-    console = boot.emulate(cmd, log, timeout=600)
+    console = run(cmd, check=False, log=log, timeout=600)
     if "pressure: end" not in console or "pressure: error" in console:
         raise Fail(f"'{scenario}', MAP={map_}, the feature {mode}, did not get to its end; "
                    f"log: {kernel.log_path(log)}\n" + kernel.tail(console))

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 
 import kernel
-from common import BUILD, HARNESS, LINUX, Fail, log_path, run, step, tail
+from common import BUILD, Fail, HARNESS, LINUX, listed, log_path, read, run, step, tail, two_at_once, write
 
 SOURCE = os.path.join(LINUX, "tools/testing/kpkeys_pgtable")
 OUT = os.path.join(BUILD, "proofs")
@@ -60,8 +61,7 @@ def _refute(o, program, evidence, *args):
 def _mutants():
     """(name, what refutes it, why) of each."""
     for path in sorted(glob.glob(os.path.join(SOURCE, "mutants", "*.sed"))):
-        with open(path) as f:
-            target, why = re.search(r"^# (\w+): (.*)$", f.read(), re.M).groups()
+        target, why = re.search(r"^# (\w+): (.*)$", read(path), re.M).groups()
         yield os.path.basename(path)[:-4], target, why
 
 
@@ -72,8 +72,7 @@ def prove():
     """
     o = kernel.Outcome("proofs: CBMC")
     o.numbers = {"bounds": "the split reserve alone, up to 6 pages in it", "assertions": 0}
-    with open(os.path.join(SOURCE, "proof.c")) as f:
-        targets = re.findall(r"^void (prove_\w+)", f.read(), re.M)
+    targets = re.findall(r"^void (prove_\w+)", read(os.path.join(SOURCE, "proof.c")), re.M)
     mutants = [m for m in _mutants() if m[1] in targets]
     with step(f"CBMC, {len(targets)} proofs and {len(mutants)} mutants"), \
             concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -91,8 +90,7 @@ def prove():
 def locks():
     """spin: no deadlock, and that it finds the one of each kernel that has one."""
     o = kernel.Outcome("proofs: spin")
-    with open(os.path.join(SOURCE, "locks.pml")) as f:
-        breaks = sorted(set(re.findall(r"^#ifn?def (\w+)", f.read(), re.M)))
+    breaks = sorted(set(re.findall(r"^#ifn?def (\w+)", read(os.path.join(SOURCE, "locks.pml")), re.M)))
     with step("spin, lock order"):
         out = _checker(o, "no deadlock", "locks", f"O={OUT}")
         states = int((re.findall(r"(\d+) states, stored", out) or [0])[0])
@@ -113,12 +111,10 @@ def litmus():
         if not shutil.which("herd7"):
             o.skipped.append((name, "herd7 is not in the toolchain root: its package needs a later C library"))
             continue
-        with open(path) as f:
-            text = f.read()
+        text = read(path)
         for barrier in "", "smp_wmb", "smp_rmb":
             broken = os.path.join(OUT, name)
-            with open(broken, "w") as f:
-                f.write(re.sub(rf"^\s*{barrier}\(\);\n", "", text, flags=re.M) if barrier else text)
+            write(broken, re.sub(rf"^\s*{barrier}\(\);\n", "", text, flags=re.M) if barrier else text)
             out = run(["herd7", "-conf", "linux-kernel.cfg", broken], cwd=model, check=False, log="proofs litmus")
             want = "Sometimes" if barrier else "Never"
             o.check(f"{name} {'without ' + barrier if barrier else ''}".strip(),
@@ -178,11 +174,9 @@ def threads():
 def _unpack(folder):
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    with open(CORPUS) as f:
-        for n, line in enumerate(f):
-            if not line.startswith("#"):
-                with open(os.path.join(folder, f"{n:04d}"), "wb") as g:
-                    g.write(bytes.fromhex(line))
+    for n, line in enumerate(listed(CORPUS)):
+        with open(os.path.join(folder, f"{n:04d}"), "wb") as f:
+            f.write(bytes.fromhex(line))
 
 
 def _pack(folder):
@@ -252,7 +246,7 @@ def coverage():
 def run_all(seconds=20):
     with step("build"):
         _make()
-    return [unit(), every(), threads(), fuzz(seconds), coverage(), prove(), locks(), litmus()]
+    return two_at_once(lambda check: check(), [unit, locks, every, partial(fuzz, seconds), threads, coverage, prove, litmus])
 
 
 def long_fuzz(seconds):

@@ -13,7 +13,7 @@ import shutil
 import base
 import kernel
 import tree
-from common import BUILD, CACHE, Fail, LINUX, TOP, export, locked, run, step
+from common import BUILD, CACHE, Fail, LINUX, TOP, export, listed, locked, read, run, step, write
 
 WORK = os.path.join(BUILD, "rebase")
 STORE = os.path.join(CACHE, "rebase")
@@ -25,8 +25,7 @@ def _apt(*args, **kw):
     """apt with lists of its own, so that the toolchain root stays what it is."""
     state = os.path.join(STORE, "apt")
     os.makedirs(state + "/lists/partial", exist_ok=True)
-    with open("/etc/apt/sources.list") as f:
-        mirror = f.read().split()[1]
+    mirror = read("/etc/apt/sources.list").split()[1]
     with open(state + "/sources.list", "w") as f:
         f.writelines(f"deb {mirror} {suite} main\n" for suite in SUITES)
     arch = run(["dpkg", "--print-architecture"]).strip()
@@ -85,8 +84,7 @@ def _names(version):
     path = os.path.join(tree.SERIES, "names-" + ".".join(version.split(".")[:2]))
     if not os.path.exists(path):
         return lambda text: text
-    with open(path) as f:
-        names = dict(line.split() for line in f if line.strip() and not line.startswith("#"))
+    names = dict(line.split() for line in listed(path))
     return lambda text: re.sub(r"\b(?:" + "|".join(names) + r")\b", lambda m: names[m[0]], text)
 
 
@@ -98,8 +96,7 @@ def _apply(patch, where, names):
         if os.path.exists(full):
             failed.append(f"{path}: exists already")
         os.makedirs(os.path.dirname(full), exist_ok=True)
-        with open(os.path.join(TOP, path)) as f, open(full, "w") as new:
-            new.write(names(f.read()))
+        write(full, names(read(os.path.join(TOP, path))))
     for diff in re.split(r"^(?=diff --git )", names(patch.hunks), flags=re.M)[1:]:
         path = re.search(r"^\+\+\+ b/(\S+)", diff, re.M)[1]
         if not os.path.exists(os.path.join(where, path)):

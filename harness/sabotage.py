@@ -3,8 +3,8 @@
 
 Their headers say what is broken ("What:"), which test or message must turn red
 ("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE, of
-SUITE and TIMEOUT; ARGS for the command line; BOOT=1 for a boot to userland instead of KUnit). A patch of a
-header that everything includes names the files that are to see it ("Only:").
+SUITE and TIMEOUT; ARGS for the command line; BOOT=1 for a boot to userland instead of KUnit,
+and ARGS=only=FUNCTION for one of harness/userland/init). A patch of a header that everything includes names the files that are to see it ("Only:").
 
 One image has them all, see guard.py, on a copy of the tree below build/sabotage, and
 its switch is set in a copy of the image. A patch that cannot be put behind the switch,
@@ -23,7 +23,7 @@ import boot
 import guard
 import kernel
 import tree
-from common import BUILD, Fail, HARNESS, git, limit, step, steps_at_once
+from common import BUILD, Fail, HARNESS, git, limit, read, step, steps_at_once, write
 
 WORK = os.path.join(BUILD, "sabotage")
 COPY = os.path.join(WORK, "linux")
@@ -34,8 +34,7 @@ class Sabotage:
     def __init__(self, path):
         self.path = path
         self.name = os.path.basename(path).removesuffix(".patch")
-        with open(path) as f:
-            self.text = f.read()
+        self.text = read(path)
         head = dict(re.findall(r"^(What|Red|Run|Only): (.+)$", self.text.partition("\ndiff ")[0], re.M))
         if not {"What", "Red", "Run"} <= set(head):
             raise Fail(f"{path}: the header needs the lines What, Red and Run")
@@ -57,18 +56,12 @@ def find(name=None):
     return found
 
 
-def _read(path):
-    with open(path) as f:
-        return f.read()
-
-
 def _write(path, text):
     """Returns whether that changed anything."""
-    if os.path.exists(path) and _read(path) == text:
+    if os.path.exists(path) and read(path) == text:
         return False
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as f:
-        f.write(text)
+    write(path, text)
     return True
 
 
@@ -100,7 +93,7 @@ class Tree:
                   env={"GIT_CEILING_DIRECTORIES": WORK})
         if out.strip():
             raise Fail(f"harness/sabotage/{s.name}.patch does not apply: {out.strip().splitlines()[0]}")
-        return {path: _read(os.path.join(where, path)) for path in s.files}
+        return {path: read(os.path.join(where, path)) for path in s.files}
 
     def guarded(self):
         """The text of each file with everything behind the switch that can be there."""
@@ -153,7 +146,7 @@ class Tree:
 
 def _switched(k, number, name):
     """A copy of the image with @number in the switch; returns its path."""
-    where = dict(re.findall(rf"^(\w+) \w (_text|{guard.SWITCH})$", _read(os.path.join(k.out, "System.map")), re.M))
+    where = dict(re.findall(rf"^(\w+) \w (_text|{guard.SWITCH})$", read(os.path.join(k.out, "System.map")), re.M))
     at = {symbol: int(address, 16) for address, symbol in where.items()}
     image = bytearray()
     with open(k.image, "rb") as f:
@@ -228,6 +221,19 @@ def _by_itself(o, s, stack, copy, texts):
         _checked(o, s, notice)
 
 
+def _compiles(copy, k, s, paths):
+    """Do these files compile with one patch behind the switch?"""
+    for path in set(paths) & set(s.files):
+        alone = (s.number, s.only, guard.difference(copy.before[path], copy.after[s.name][path]))
+        copy.put({path: guard.guarded(copy.before[path], [alone])})
+        try:
+            if path.endswith(".c"):
+                k.compile(path[:-2] + ".o", log=f"build {k.name}, {s.name}")
+        except Fail:
+            return False
+    return True
+
+
 def _build(copy, k):
     """One kernel with all that compiles there; returns the text of its files."""
     while True:
@@ -242,7 +248,8 @@ def _build(copy, k):
             if not found:
                 raise
             print(f"   {' '.join(bad)}: does not compile with everything in it; {e}", flush=True)
-            for s in found:
+            # Those that do not even by themselves; or all, if each one does.
+            for s in [s for s in found if not _compiles(copy, k, s, bad)] or found:
                 s.own = "does not compile behind a switch"
 
 

@@ -11,7 +11,7 @@ import time
 import base as kernel_base
 import comparereport
 import tree
-from common import BUILD, Fail, LINUX, TOP, export, git, run, two_at_once
+from common import BUILD, Fail, LINUX, TOP, export, git, read, run, two_at_once, write
 
 OUT = os.path.join(BUILD, "series")
 RELEASE = os.path.join(TOP, "release")
@@ -73,9 +73,9 @@ def _people(paths):
     """The headers To and Cc for these patches, as MAINTAINERS of the series' own tree says."""
     changes = ""
     for path in paths:
-        with open(path) as f:
-            # Nothing that names commits or the sender, for whom the answer is the same.
-            changes += re.sub(r"^(?:index |.M:\t).*\n", "", f.read().partition("\ndiff --git ")[2], flags=re.M)
+        # Nothing that names commits, the sender or the tool, for whom the answer is the same.
+        diff = read(path).partition("\ndiff --git ")[2].partition("\n-- \n")[0].rstrip()
+        changes += re.sub(r"^(?:index |.M:\t).*\n", "", diff, flags=re.M)
     if changes not in ASKED:
         ASKED[changes] = _ask_people(paths)
     return ASKED[changes]
@@ -101,10 +101,8 @@ def _address(path, mails, more):
         if not any(re.search(r"\S+@\S+", who)[0].strip("<>") in known for known in to["To"] + to["Cc"]):
             to[name].append(who)
     people = "".join(f"{name}: " + ",\n ".join(who) + "\n" for name, who in to.items() if who)
-    with open(path) as f:
-        head, blank, body = f.read().partition("\n\n")
-    with open(path, "w") as f:
-        f.write(head + "\n" + people.rstrip("\n") + blank + body)
+    head, blank, body = read(path).partition("\n\n")
+    write(path, head + "\n" + people.rstrip("\n") + blank + body)
 
 
 BLOBS = {}
@@ -124,8 +122,7 @@ def with_maintainer(commit, who):
 def _cover(stack, top, first, last, n):
     """Subject, body and change-id of the cover letter."""
     own = os.path.join(top, f"series/cover-letter-{stack}")
-    with open(own if os.path.exists(own) else os.path.join(top, "series/cover-letter")) as f:
-        subject, _, body = f.read().partition("\n")
+    subject, _, body = read(own if os.path.exists(own) else os.path.join(top, "series/cover-letter")).partition("\n")
     subject = subject.removeprefix("Subject: ")
     body, _, change_id = body.rpartition("\nchange-id: ")
     for mark, table in (("@COST@", comparereport.cost), ("@COST-RESERVE@", comparereport.cost_of_reserve)):
@@ -168,32 +165,27 @@ def make(stack, version="1", who=None, top=TOP, rfc=False, first=1, last=None, d
         *([f"--base={base}"] if kernel_base.OWN and not date else []),
         "-o", out, f"{commits[first - 1]}..{commits[last]}", env=ident)
     cover, = [os.path.join(out, n) for n in os.listdir(out) if "-0000-cover-letter" in n]
-    with open(cover) as f:
-        text = f.read()
+    text = read(cover)
     text = text.replace("*** SUBJECT HERE ***", subject)
     text = text.replace("*** BLURB HERE ***", f"{body}\n\nBased on {git('log', '-1', '--format=%s', base).strip()}.")
     # Only the base of a user's own tree is a commit that others can have.
     sign = "" if date else "\n-- \n" + text.rpartition("\n-- \n")[2]
     text = text.removesuffix(sign).rstrip() + f"\n\nchange-id: {change_id}\n" + sign
-    with open(cover, "w") as f:
-        f.write(text)
+    write(cover, text)
     mails = sorted(glob.glob(out + "/*.patch"))
     two_at_once(lambda mail: _people([mail]), mails[1:])    # they are known then
     for mail in mails:
         _address(mail, mails[1:], more)
         if date:
-            with open(mail) as f:
-                text = f.read()
-            with open(mail, "w") as f:
-                f.write(re.sub(r"(?<=\.)\d+(?=\.git\.)", str(date), text))
+            text = read(mail)
+            write(mail, re.sub(r"(?<=\.)\d+(?=\.git\.)", str(date), text))
     return _join(out + ".mbox", mails)
 
 
 def _join(path, mails):
     with open(path, "w") as m:
         for mail in mails:
-            with open(mail) as f:
-                m.write(f.read() + "\n")
+            m.write(read(mail) + "\n")
     return path
 
 
@@ -203,8 +195,7 @@ def _release(stack, version, rfc, who, date):
     cover, *mails = sorted(glob.glob(folder + "/*.patch"))
     texts = []
     for path in _join(folder + ".cover", [cover]), _join(folder + ".mbx", mails):
-        with open(path) as f:
-            texts.append(f.read())
+        texts.append(read(path))
     return texts
 
 
@@ -241,8 +232,7 @@ def release(stack, version, rfc):
     if not old or old["version"] != version or _differs(stack, {**new, "date": old["date"]}):
         os.makedirs(RELEASE, exist_ok=True)
         for path, text in zip(_paths(stack, version), _release(stack, **new, date=int(time.time()))):
-            with open(path, "w") as f:
-                f.write(text)
+            write(path, text)
     return _paths(stack, version)
 
 
@@ -259,8 +249,7 @@ def stale(stack):
 
 
 def _msgid(mbox):
-    with open(mbox) as f:
-        return re.search(r"^Message-ID: <(.+)>$", f.read(), re.M | re.I)[1]
+    return re.search(r"^Message-ID: <(.+)>$", read(mbox), re.M | re.I)[1]
 
 
 def _b4(cwd, *args):

@@ -5,7 +5,7 @@ import re
 
 import kernel
 import perpatch
-from common import log_path, run, step
+from common import log_path, read, run, step
 from perpatch import TREE, WORK, Build
 
 
@@ -67,8 +67,7 @@ def _html(o, series):
                    check=False, log="htmldocs")
     for page in pages:
         # What the page is made of: itself, and the comments in the sources that it names.
-        with open(os.path.join(TREE, page)) as f:
-            parts = [page, *re.findall(r"^\.\. kernel-doc:: (\S+)", f.read(), re.M)]
+        parts = [page, *re.findall(r"^\.\. kernel-doc:: (\S+)", read(os.path.join(TREE, page)), re.M)]
         bad = [line for line in said.splitlines() if re.search(r"WARNING|ERROR|Warning|Error", line) and
                any(p in line for p in parts)]
         html = os.path.basename(page)[:-len("rst")] + "html"

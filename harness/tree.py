@@ -35,7 +35,7 @@ import shutil
 import time
 
 import base
-from common import BUILD, LINUX, TOP, Fail, choice, git, step
+from common import BUILD, Fail, LINUX, TOP, choice, git, listed, read, step, write
 
 STACKS = ["split-reserve", "gfp-flag", "gfp-flag-2-4", "reserve"]
 SERIES = os.path.join(TOP, "series")
@@ -95,8 +95,8 @@ def stack_name():
 
 
 def _lines(name, suffix="", top=TOP):
-    with open(os.path.join(folder(name, top), name + ".stack")) as f:
-        return [line.strip() for line in f if line.strip().endswith(suffix) and not line.startswith(("#", "\n"))]
+    return [line.strip() for line in listed(os.path.join(folder(name, top), name + ".stack"))
+            if line.strip().endswith(suffix)]
 
 
 def stack(name, top=TOP):
@@ -114,8 +114,7 @@ def stack(name, top=TOP):
         path = os.path.join(own, n)
         if not os.path.exists(path):
             raise Fail(f"{name}.stack lists {n}, which does not exist")
-        with open(path) as f:
-            patches.append(Patch(n, f.read(), own if name in COMPARE else None, top))
+        patches.append(Patch(n, read(path), own if name in COMPARE else None, top))
     # What is not for merging stays behind the patches of a stack that includes it.
     return sorted(patches, key=lambda p: p.not_for_merging)
 
@@ -212,6 +211,8 @@ def ensure():
         os.makedirs(BUILD, exist_ok=True)
         git("clone", "-q", "--shared", "--branch", "base", repo, LINUX, cwd=BUILD)
         git("config", "gc.auto", "0")
+        # Seen from outside, where the owner may be another, the files are still the same.
+        git("config", "core.checkStat", "minimal")
         git("update-ref", "refs/kpkeys/assembled", "HEAD")
         open(os.path.join(LINUX, ".git/complete"), "w").close()
 
@@ -322,19 +323,16 @@ def _write(p, commit, source, top, path):
     for new in p.new:
         full = os.path.join(top, new)
         os.makedirs(os.path.dirname(full), exist_ok=True)
-        with open(full, "w") as f:
-            f.write(git("show", f"{commit}:{new}", cwd=source))
+        write(full, git("show", f"{commit}:{new}", cwd=source))
         mode = git("ls-tree", commit, "--", new, cwd=source).split()[0]
         os.chmod(full, 0o755 if mode == "100755" else 0o644)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as f:
-        f.write(p.text())
+    write(path, p.text())
 
 
 def _write_list(path, names):
-    with open(path, "w") as f:
-        f.write("# SPDX-License-Identifier: GPL-2.0-only\n# One patch a line, in the order in which they apply.\n")
-        f.writelines(name + "\n" for name in names)
+    write(path, "# SPDX-License-Identifier: GPL-2.0-only\n# One patch a line, in the order in which they apply.\n" +
+          "".join(name + "\n" for name in names))
 
 
 def _refresh_own(name, source, top):
@@ -412,8 +410,7 @@ def round_trip(name, source=LINUX):
         make(name)
     refresh(name, source, scratch)
     own = COMPARE.get(name, "series")
-    listed = _lines(name)
-    patches = [p for p in stack(name) if p.name in listed]
+    patches = [p for p in stack(name) if p.name in _lines(name)]
     want = {f"{own}/{p.name}" for p in patches} | {f"{own}/{name}.stack"}
     want |= {f"{own}/{head}.stack" for head, whole in HEADS.items() if whole == name}
     want |= {os.path.relpath(p.where(path), TOP) for p in patches for path in p.new}
