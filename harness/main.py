@@ -9,6 +9,16 @@ import sys
 import time
 from functools import partial
 
+
+def _early(*_):
+    """On a signal, while the rest is imported."""
+    print("error: interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+for _signal in signal.SIGINT, signal.SIGTERM:
+    signal.signal(_signal, _early)
+
 import base
 import bench
 import boot
