@@ -128,6 +128,8 @@ def _copy(item, key, number, condition):
     head = re.sub(r"\b(extern|asmlinkage|__visible)\s+", "", head)
     if not re.search(r"\bstatic\b", head):
         head = "static " + head
+    if re.search(rf"\b{name}\(", item.text[len(item.head):]):      # calls itself, which is declared later
+        head = item.head.rstrip() + ";\n" + head
     call = f"{other}({', '.join(_arguments(item))})"
     void = re.search(r"\bvoid\s+" + name + r"\(", re.sub(r"\b(noinline|notrace|__\w+)\s+(?=.*\()", "", item.head))
     return head + item.text[len(item.head):] + "\n", \

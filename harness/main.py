@@ -18,6 +18,7 @@ import comparereport
 import faults
 import kernel
 import matrix
+import mutants
 import perpatch
 import pressure
 import proofs
@@ -259,6 +260,12 @@ def do_release(stack):
 
 def do_test_the_tests(stack):
     return sabotage.run_all(stack, os.environ.get("SABOTAGE"))
+
+
+def do_mutants(stack):
+    if os.environ.get("MINUTES"):
+        limit.start(number("MINUTES", 0, "number of minutes"))
+    return mutants.run_all(stack)
 
 
 def do_bench(stack):
