@@ -75,7 +75,8 @@ def write(path, text):
 class Tree:
     """The copy of the tree: with everything behind the switch, or with one patch alone."""
 
-    def __init__(self, stack, chosen=(), copy=COPY):
+    def __init__(self, stack, chosen=(), copy=COPY, apart=False):
+        self.apart = apart
         self.commit = tree.make(stack)
         self.chosen, self.before, self.after, self.copy = chosen, {}, {}, copy
         tree.worktree(copy)
@@ -122,7 +123,7 @@ class Tree:
             except guard.Refused as e:
                 s.own = str(e)
         for path, these in patches.items():
-            texts[path] = guard.guarded(texts.get(path, self.before[path]), these)
+            texts[path] = guard.guarded(texts.get(path, self.before[path]), these, self.apart and path.endswith(".c"))
         return texts
 
     def bring(self, texts):
