@@ -91,6 +91,8 @@ def variations(stack):
     work = suites(k(""), [(map_, "off") for map_ in kernel.MAPS], ranges=MANY)
     # The direct map is converted from blocks to pages after the feature is on.
     work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
+    # With so much memory, some of these blocks are mapped by one entry of a PUD.
+    work += suites(kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu", qemu="-m 4096"), block[:1])
     # A CPU without kpkeys must not run.
     work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
     work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])

@@ -1064,12 +1064,15 @@ static void free_dirty(struct page **pages, unsigned int nr)
 	free_all(pages, nr);
 }
 
-static unsigned int nr_not_zero(struct page **pages, unsigned int nr)
+/* Of those that are in use, or of those that are not. */
+static unsigned int nr_not_zero(struct page **pages, unsigned int nr, bool used)
 {
 	unsigned int i, n = 0;
 
-	for (i = 0; i < nr; i++)
-		n += !!memchr_inv(page_address(pages[i]), 0, PAGE_SIZE);
+	for (i = 0; i < nr; i++) {
+		if (kpkeys_pgtable_cache_in_use(pages[i]) == used)
+			n += !!memchr_inv(page_address(pages[i]), 0, PAGE_SIZE);
+	}
 
 	return n;
 }
@@ -1086,11 +1089,11 @@ static void kpkeys_pgtable_cache_test_init_on(struct kunit *test)
 		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, pages[i]);
 	}
-	/* Here they stay free, and can be looked at. */
+	/* Here they stay free, unless somebody else comes. */
 	migrate_disable();
 	static_branch_enable(&init_on_free);
 	free_dirty(pages, NR_DIRTY);
-	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, NR_DIRTY), 0);
+	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, NR_DIRTY, false), 0);
 	if (!on_free)
 		static_branch_disable(&init_on_free);
 
@@ -1100,14 +1103,14 @@ static void kpkeys_pgtable_cache_test_init_on(struct kunit *test)
 	static_branch_enable(&init_on_alloc);
 	for (i = 0; i < NR_DIRTY; i++)
 		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
-	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, NR_DIRTY), 0);
+	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, NR_DIRTY, true), 0);
 
 	/* The last pages do not come from a magazine. */
 	rest = drain_all(test, &nr);
 	free_dirty(pages, 8);
 	kpkeys_pgtable_cache_shrink(0);
 	KUNIT_EXPECT_EQ(test, drain(pages, 8), 8);
-	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, 8), 0);
+	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, 8, true), 0);
 	if (!on_alloc)
 		static_branch_disable(&init_on_alloc);
 	migrate_enable();
