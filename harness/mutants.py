@@ -221,7 +221,7 @@ def _boot(k, image, map_, name):
     kernel.health(o, "enforce", console, time.monotonic() - start >= 8 * seconds, log)
     if not re.search(r"^(\[[^]]*\])?\s+ok \d", console, re.M):
         o.check("tests ran", "none")
-    return f"{map_}: {o.failed[0][1].splitlines()[0][:120]}" if o.failed else None
+    return f"{map_}: {o.failed[0][1].partition('; log')[0][:120]}" if o.failed else None
 
 
 def _in_kernels(copy, chosen, verdicts, stack):
