@@ -46,8 +46,8 @@ class Mutant:
         self.path, self.files, self.function, self.rule = path, [path], item.name, rule
         self.line = before.count("\n", 0, at + start) + 1
         self.after = before[:at + start] + new + before[at + end:]
-        diff = list(difflib.unified_diff(item.text.splitlines(), (item.text[:start] + new + item.text[end:]).splitlines(),
-                                         n=2, lineterm=""))[2:]
+        after = item.text[:start] + new + item.text[end:]
+        diff = list(difflib.unified_diff(item.text.splitlines(), after.splitlines(), n=2, lineterm=""))[2:]
         self.diff = "\n".join([f"@@ line {self.line}, {item.name}", *(d for d in diff if not d.startswith("@@"))])
         self.change = "\n".join(d for d in diff if d[0] in "+-")
         # A number and a name that other mutants, and other lines of the file, do not change.
@@ -80,7 +80,7 @@ def _statements(body):
         before = body[:m.start()].rstrip()
         if not (before[-1:] in ";{}:)" or before.endswith("else")) or re.match(r"\w+:", m[1]):
             continue
-        if re.match(r"(\w+\s+)+\**\w+\s*[=;,\[(]|return\b|goto\b|if\b|for\b|while\b|do\b|else\b|case\b|asm\b", m[1]) or \
+        if re.match(r"(\w+\s+)+\**\w+\s*[=;,\[(]|(return|goto|if|for|while|do|else|case|asm)\b", m[1]) or \
                 re.match(SAYS, m[1]):
             continue
         yield m.start(1), m.end(1)
