@@ -830,6 +830,21 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 	expect_conserved(test);
 }
 
+/* Who sets the pkey of a chunk refuses what set_memory_pkey() refuses. */
+static void kpkeys_pgtable_cache_test_arguments(struct kunit *test)
+{
+	unsigned long addr = get_zeroed_page(GFP_KERNEL);
+
+	KUNIT_ASSERT_NE(test, addr, 0);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr + 8, 1, KPKEYS_PKEY_PGTABLES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, 0, KPKEYS_PKEY_PGTABLES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, -1, KPKEYS_PKEY_PGTABLES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, 1, -1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, 1, 8), -EINVAL);
+	KUNIT_EXPECT_EQ(test, probe((void *)addr), 0);
+	free_page(addr);
+}
+
 static struct ptdesc *spared[REFILL_TEST_RESERVED];
 static unsigned int nr_spared, exact_demand;
 
@@ -1523,6 +1538,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_single_is_zero),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_single_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_arguments),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_just_enough),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_warm_tlb),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
