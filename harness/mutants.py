@@ -173,7 +173,7 @@ def _in_user_space(copy, chosen, verdicts):
             if m and m.own:
                 return None     # a kernel may compile it
             start = time.monotonic()
-            out = run([*_within(20), os.path.join(USER, program[0]), *program[1:]], check=False, timeout=160,
+            out = run([*_within(8), os.path.join(USER, program[0]), *program[1:]], check=False, timeout=160,
                       env={"MUTANT": str(m.number if m else 0), "TSAN_OPTIONS": "halt_on_error=1"})
             passed = re.search(r"^ok (init|threads|random)\b", out, re.M)
             if not passed or re.search(r"does not hold|warning:|WARNING:|Sanitizer|runtime error", out):

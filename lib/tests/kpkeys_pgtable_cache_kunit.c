@@ -845,6 +845,34 @@ static void kpkeys_pgtable_cache_test_arguments(struct kunit *test)
 	free_page(addr);
 }
 
+/* A page beside one of the cache is nobody's business but its owner's. */
+static void kpkeys_pgtable_cache_test_neighbour(struct kunit *test)
+{
+	struct page *block, **pages;
+	unsigned int nr;
+	void *table;
+
+	skip_if_running(test);
+	block = alloc_block(test);
+	table = page_address(block);
+	pages = drain_to_mark(test, &nr, 1);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_singles);
+	next_single = block + 1;
+	nr_singles = 1;
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(block + 1));
+	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_owns(block));
+	KUNIT_EXPECT_EQ(test, kpkeys_protect_pgtable(table, 0), 0);
+	KUNIT_EXPECT_EQ(test, probe(table), -EFAULT);
+	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(table, 0), 0);
+	KUNIT_EXPECT_EQ(test, probe(table), 0);
+	free_all(pages, pages[nr] ? nr + 1 : nr);
+	free_block(block, 1, 1);
+	expect_conserved(test);
+}
+
 static struct ptdesc *spared[REFILL_TEST_RESERVED];
 static unsigned int nr_spared, exact_demand;
 
@@ -1539,6 +1567,7 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_single_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_arguments),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_neighbour),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_just_enough),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_warm_tlb),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
