@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @$(dir $(lastword $(MAKEFILE_LIST)))harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench pressure compare clean
+.PHONY: help demo test test-the-tests mutants tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench pressure compare clean
 help: ## this list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET [V=1]" } /^[a-z-]+:.*## / { \
 		printf "  %-15s", $$1; c = 17; n = split($$2, words, " "); \
@@ -27,6 +27,9 @@ test: ## everything that CI runs; the last line has the numbers (MINUTES=n: begi
 
 test-the-tests: ## every sabotage patch (SABOTAGE=name for one) must turn its test red
 	$(HARNESS) test-the-tests
+
+mutants: ## faults made by rule from the code of the series: which of them no test notices (MUTANT="name or file ..." for some); goes on where it was
+	$(HARNESS) mutants
 
 tree: ## series/ and the new files -> build/linux, one commit a patch (FORCE=1 puts aside what you did there)
 	$(HARNESS) tree

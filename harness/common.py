@@ -135,11 +135,14 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
-def _follow(proc, log):
-    """The lines that @proc prints, which go to the @log as they come."""
+def _follow(proc, log, until):
+    """The lines that @proc prints, which go to the @log as they come; no more is needed after one that is @until."""
     lines, built, size = [], 0, 0
     for line in proc.stdout:
         lines.append(line)
+        if until and until(line):
+            os.killpg(proc.pid, signal.SIGKILL)
+            until = None
         if not log:
             continue
         size += len(line)
@@ -156,7 +159,7 @@ def _follow(proc, log):
     return "".join(lines)
 
 
-def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None):
+def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None, until=None):
     """Run @cmd and return what it printed. With @log, append to that log, and with V=1 to the terminal.
 
     If it fails, say which command, and where to read more.
@@ -190,7 +193,7 @@ def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None)
             clock.start()
         try:
             with proc:
-                out = _follow(proc, to)
+                out = _follow(proc, to, until)
             status = proc.returncode
         except BaseException:
             # What does not end by the signal that it had: nothing of it is left.

@@ -21,7 +21,7 @@ CONFIG_HUGETLBFS=y
 # CONFIG_ARM64_KPKEYS_PIE_EMULATION is not set
 """
 OBJECTS = ["arch/arm64/kernel/process.o", "arch/arm64/kernel/entry.o",
-           "arch/arm64/kernel/hyp-stub.o", "arch/arm64/kernel/head.o",
+           "arch/arm64/kernel/hyp-stub.o", "arch/arm64/kernel/head.o", "arch/arm64/kernel/cpufeature.o",
            "arch/arm64/mm/proc.o", "arch/arm64/kernel/entry-common.o",
            "kernel/sched/core.o", "kernel/softirq.o", "lib/tests/kpkeys_kunit.o"]
 # Who writes page tables. No function of these leaves a window open for its caller.
@@ -178,9 +178,17 @@ def check():
           rf"orr {REG}, {REG}, #{POE:#x}", r"msr tcr2_el1,")
     order("resume", fn["cpu_do_resume"], rf"mov {REG}, #{INIT:#x}", WRITE, r"msr tcr2_el1,")
     order("vhe", fn["__finalise_el2"], r"mrs x0, (por_el12|s3_5_c10_c2_4)", r"msr por_el1, x0")
-    el2 = "".join(v for k, v in fn.items() if "hfgrtr_el2" in v or "s3_4_c1_c1_4" in v)
-    check("el2-no-trap", re.search(rf"orr {REG}, {REG}, #{NPOR_EL1:#x}", el2) is not None,
-          "HFGRTR_EL2.nPOR_EL1 is not set")
+    # The same bit means something else in the registers that are set before.
+    order("el2-no-trap", fn["init_el2"],
+          rf"mrs {REG}, (id_aa64mmfr3_el1|s3_0_c0_c7_3)\nubfx \1, \1, #16, #4\n"
+          rf"cbz \1, .*\n(orr x0, x0, .*\n)?orr x0, x0, #{NPOR_EL1:#x}\n(?:(?!msr).*\n)*msr (hfgrtr_el2|s3_4_c1_c1_4), x0")
+
+    # With an overlay, but without indirection, it would apply to memory of user space, too.
+    for name in "cpu_supports_kpkeys", "has_kpkeys":
+        code = fn[name] + fn.get("mmfr3_has_kpkeys", "")
+        for field, shift in ("s1poe", 16), ("s1pie", 8):
+            check(f"{name}-needs-{field}", re.search(rf"#{0xf << shift:#x}\b|#{shift}, #4\b", code) is not None,
+                  "the field of ID_AA64MMFR3_EL1 is not looked at")
 
     # Permission indirection: the overlay applies to the kernel's entries, and to no
     # user entry.

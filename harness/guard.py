@@ -120,14 +120,18 @@ def _arguments(item):
     return [m[1] or m[2] for m in names]
 
 
-def _copy(item, key, number, condition):
-    """A function as a patch has it, under another name, and the lines that call it."""
+def _copy(item, key, number, condition, apart):
+    """A function as a patch has it, under another name, and the lines that call it; @apart: it is not inlined."""
     name = key[0][:-2]
     other = f"{name}__{number}"
     head = re.sub(rf"\b{name}\(", f"{other}(", item.head, count=1)
     head = re.sub(r"\b(extern|asmlinkage|__visible)\s+", "", head)
     if not re.search(r"\bstatic\b", head):
         head = "static " + head
+    if apart:
+        head = "noinline " + re.sub(r"\b(inline|__always_inline)\s+", "", head)
+    if re.search(rf"\b{name}\(", item.text[len(item.head):]):      # calls itself, which is declared later
+        head = item.head.rstrip() + ";\n" + head
     call = f"{other}({', '.join(_arguments(item))})"
     void = re.search(r"\bvoid\s+" + name + r"\(", re.sub(r"\b(noinline|notrace|__\w+)\s+(?=.*\()", "", item.head))
     return head + item.text[len(item.head):] + "\n", \
@@ -141,8 +145,9 @@ def _condition(number, only):
     return (f"({files}) && " if files else "") + f"{SWITCH} == {number}"
 
 
-def guarded(before, patches):
-    """The file @before with all that the @patches make of it: (number, files that are to see it, difference())."""
+def guarded(before, patches, apart=False):
+    """The file @before with all that the @patches make of it: (number, files that are to see it, difference()).
+    @apart: they are so many that inlined into each other they would be too large."""
     text, declared, added = "", False, set()
     for key, item in _keyed(before):
         mine = [(number, only, changed[key], more) for number, only, (changed, more) in patches if key in changed]
@@ -153,7 +158,7 @@ def guarded(before, patches):
             if number not in added:
                 copies, added = copies + more, added | {number}
             if item.head:
-                copy, call = _copy(new, key, number, _condition(number, only))
+                copy, call = _copy(new, key, number, _condition(number, only), apart)
                 copies, calls = copies + copy, calls + call
             else:
                 head, old = _macro(item)

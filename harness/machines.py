@@ -105,6 +105,7 @@ class Machine:
 
     def files(self, root, plain):
         """Add to the userland in @root; @plain() makes one without what this adds."""
+        _compile("tables.c", root + "/tables")
         if self.program:
             shutil.copy(os.path.join(HARNESS, "userland", self.program), root)
 
@@ -168,7 +169,6 @@ class Hotplug(Machine):
     def files(self, root, plain):
         super().files(root, plain)
         _module(self.k, "hotplug", root)
-        _compile("tables.c", root + "/tables")
 
 
 class Forge(Machine):

@@ -28,6 +28,7 @@ import comparereport
 import faults
 import kernel
 import matrix
+import mutants
 import perpatch
 import pressure
 import proofs
@@ -100,6 +101,8 @@ def variations(stack):
     work = suites(k(""), [(map_, "off") for map_ in kernel.MAPS], ranges=MANY)
     # The direct map is converted from blocks to pages after the feature is on.
     work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
+    # With so much memory, some of these blocks are mapped by one entry of a PUD.
+    work += suites(kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu", qemu="-m 4096"), block[:1])
     # A CPU without kpkeys must not run.
     work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
     work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])
@@ -271,6 +274,12 @@ def do_release(stack):
 
 def do_test_the_tests(stack):
     return sabotage.run_all(stack, os.environ.get("SABOTAGE"))
+
+
+def do_mutants(stack):
+    if os.environ.get("MINUTES"):
+        limit.start(number("MINUTES", 0, "number of minutes"))
+    return mutants.run_all(stack)
 
 
 def do_bench(stack):

@@ -56,7 +56,7 @@ def find(name=None):
     return found
 
 
-def _write(path, text):
+def rewrite(path, text):
     """Returns whether that changed anything."""
     if os.path.exists(path) and read(path) == text:
         return False
@@ -68,17 +68,18 @@ def _write(path, text):
 class Tree:
     """The copy of the tree: with everything behind the switch, or with one patch alone."""
 
-    def __init__(self, stack, chosen):
+    def __init__(self, stack, chosen=(), copy=COPY, apart=False):
+        self.apart = apart
         self.commit = tree.make(stack)
-        self.chosen, self.before, self.after = chosen, {}, {}
-        tree.worktree(COPY)
+        self.chosen, self.before, self.after, self.copy = chosen, {}, {}, copy
+        tree.worktree(copy)
         for s in chosen:
             try:
                 self.after[s.name] = self._applied(s)
             except Fail as e:
                 s.own = str(e)
 
-    def _show(self, path):
+    def show(self, path):
         if path not in self.before:
             self.before[path] = git("show", f"{self.commit}:{path}")
         return self.before[path]
@@ -88,7 +89,7 @@ class Tree:
         where = os.path.join(WORK, "apply")
         shutil.rmtree(where, ignore_errors=True)
         for path in s.files:
-            _write(os.path.join(where, path), self._show(path))
+            rewrite(os.path.join(where, path), self.show(path))
         out = git("apply", "-", cwd=where, check=False, stdin=s.text.replace("SABOTAGE", str(s.number)),
                   env={"GIT_CEILING_DIRECTORIES": WORK})
         if out.strip():
@@ -97,7 +98,7 @@ class Tree:
 
     def guarded(self):
         """The text of each file with everything behind the switch that can be there."""
-        texts, patches, numbers = {DEFINED: self._show(DEFINED) + guard.DEFINE}, {}, {}
+        texts, patches, numbers = {DEFINED: self.show(DEFINED) + guard.DEFINE}, {}, {}
         for s in self.chosen:
             if numbers.setdefault(s.number, s.name) != s.name:
                 raise Fail(f"{s.name} and {numbers[s.number]} have the same number: rename one")
@@ -115,36 +116,36 @@ class Tree:
             except guard.Refused as e:
                 s.own = str(e)
         for path, these in patches.items():
-            texts[path] = guard.guarded(texts.get(path, self.before[path]), these)
+            texts[path] = guard.guarded(texts.get(path, self.before[path]), these, self.apart and path.endswith(".c"))
         return texts
 
     def bring(self, texts):
         """Write these, and all else as it is in the commit; what is right stays, with its time."""
-        was = git("rev-parse", "HEAD", cwd=COPY).strip()
-        git("update-ref", "--no-deref", "HEAD", self.commit, cwd=COPY)
-        git("read-tree", self.commit, cwd=COPY)
+        was = git("rev-parse", "HEAD", cwd=self.copy).strip()
+        git("update-ref", "--no-deref", "HEAD", self.commit, cwd=self.copy)
+        git("read-tree", self.commit, cwd=self.copy)
         for path in git("diff", "--name-only", "--diff-filter=D", was, self.commit).split():
-            if os.path.exists(os.path.join(COPY, path)):
-                os.unlink(os.path.join(COPY, path))
-        git("update-index", "-q", "--refresh", cwd=COPY, check=False)
-        stale = [path for path in git("diff-files", "--name-only", cwd=COPY).split() if path not in texts]
+            if os.path.exists(os.path.join(self.copy, path)):
+                os.unlink(os.path.join(self.copy, path))
+        git("update-index", "-q", "--refresh", cwd=self.copy, check=False)
+        stale = [path for path in git("diff-files", "--name-only", cwd=self.copy).split() if path not in texts]
         if stale:
-            git("checkout-index", "-q", "-f", "--stdin", cwd=COPY, stdin="\n".join(stale))
+            git("checkout-index", "-q", "-f", "--stdin", cwd=self.copy, stdin="\n".join(stale))
         for path, text in texts.items():
-            _write(os.path.join(COPY, path), text)
+            rewrite(os.path.join(self.copy, path), text)
 
     def put(self, texts, only=()):
         """Write these; with @only, so that no other files are compiled again."""
         for path, text in texts.items():
-            path = os.path.join(COPY, path)
+            path = os.path.join(self.copy, path)
             when = os.stat(path).st_mtime_ns
-            if _write(path, text) and only:
+            if rewrite(path, text) and only:
                 os.utime(path, ns=(when, when))
         for path in only:
-            os.utime(os.path.join(COPY, path))
+            os.utime(os.path.join(self.copy, path))
 
 
-def _switched(k, number, name):
+def switched(k, number, name, folder=WORK):
     """A copy of the image with @number in the switch; returns its path."""
     where = dict(re.findall(rf"^(\w+) \w (_text|{guard.SWITCH})$", read(os.path.join(k.out, "System.map")), re.M))
     at = {symbol: int(address, 16) for address, symbol in where.items()}
@@ -155,7 +156,7 @@ def _switched(k, number, name):
     if struct.unpack_from("<I", image, offset)[0]:
         raise Fail(f"{guard.SWITCH} is not where System.map says, or set already")
     struct.pack_into("<I", image, offset, number)
-    path = os.path.join(WORK, "images", name)
+    path = os.path.join(folder, "images", name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as f:
         f.write(image)
@@ -262,7 +263,7 @@ def run_all(stack, name=None):
         texts = _build(copy, k)
     chosen = [s for s in everything if s.name in {c.name for c in chosen}]
     together = [s for s in chosen if not s.own]
-    images = {s.name: _switched(k, s.number, s.name) for s in together}
+    images = {s.name: switched(k, s.number, s.name) for s in together}
     # What is red without sabotage would prove nothing.
     work = [(f"KUnit without sabotage, MAP={map_}", partial(k.kunit, "enforce", map_))
             for map_ in ([] if name else kernel.MAPS)]

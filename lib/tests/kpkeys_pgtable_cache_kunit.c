@@ -832,6 +832,177 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 	expect_conserved(test);
 }
 
+/* Who sets the pkey of a chunk refuses what set_memory_pkey() refuses. */
+static void kpkeys_pgtable_cache_test_arguments(struct kunit *test)
+{
+	unsigned long addr = get_zeroed_page(GFP_KERNEL);
+
+	KUNIT_ASSERT_NE(test, addr, 0);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr + 8, 1, KPKEYS_PKEY_PGTABLES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, 0, KPKEYS_PKEY_PGTABLES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, -1, KPKEYS_PKEY_PGTABLES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, 1, -1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, refill_test_set_pkey(addr, 1, 8), -EINVAL);
+	KUNIT_EXPECT_EQ(test, probe((void *)addr), 0);
+	free_page(addr);
+}
+
+/* A page beside one of the cache is nobody's business but its owner's. */
+static void kpkeys_pgtable_cache_test_neighbour(struct kunit *test)
+{
+	struct page *block, **pages;
+	unsigned int nr;
+	void *table;
+
+	skip_if_running(test);
+	block = alloc_block(test);
+	table = page_address(block);
+	pages = drain_to_mark(test, &nr, 1);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_singles);
+	next_single = block + 1;
+	nr_singles = 1;
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(block + 1));
+	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_owns(block));
+	KUNIT_EXPECT_EQ(test, kpkeys_protect_pgtable(table, 0), 0);
+	KUNIT_EXPECT_EQ(test, probe(table), -EFAULT);
+	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(table, 0), 0);
+	KUNIT_EXPECT_EQ(test, probe(table), 0);
+	free_all(pages, pages[nr] ? nr + 1 : nr);
+	free_block(block, 1, 1);
+	expect_conserved(test);
+}
+
+static struct ptdesc *spared[REFILL_TEST_RESERVED];
+static unsigned int nr_spared, exact_demand;
+
+/* Of what is set aside, leave as much as the split takes. */
+static int set_pkey_with_exactly(unsigned long addr, int nr, int pkey)
+{
+	exact_demand = split_kernel_leaf_mapping_demand(addr, addr + nr * PAGE_SIZE);
+	while (exact_demand && nr_spared < REFILL_TEST_RESERVED - exact_demand)
+		spared[nr_spared++] = refill_test_take();
+
+	return refill_test_set_pkey(addr, nr, pkey);
+}
+
+/* A reserve that has what it takes, and not one page more. */
+static void kpkeys_pgtable_cache_test_reserve_just_enough(struct kunit *test)
+{
+	struct kpkeys_pgtable_cache_stats after;
+	struct page *block, **pages;
+	unsigned int i, nr;
+
+	skip_if_running(test);
+	if (REFILL_TEST_RESERVED > 2)
+		kunit_skip(test, "what is set aside has to be there as a whole");
+	block = alloc_block(test);
+	pages = drain_to_mark(test, &nr, 1);
+	max_order = CONT_PTE_SHIFT - PAGE_SHIFT;
+	only = block + (1 << max_order);
+	/* As alloc_pages() would return them. */
+	for (i = 1; i < 1 << max_order; i++)
+		set_page_count(only + i, 0);
+	refill_test_replace(test, set_pkey_with_exactly);
+	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
+	kpkeys_pgtable_cache_stats(&after);
+	KUNIT_EXPECT_GT(test, exact_demand, 0);
+	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
+	KUNIT_EXPECT_EQ(test, after.parked, 0);
+	KUNIT_EXPECT_EQ(test, after.reserved, REFILL_TEST_RESERVED);
+	for (; nr_spared; nr_spared--) {
+		if (spared[nr_spared - 1])
+			pagetable_free(spared[nr_spared - 1]);
+	}
+	free_all(pages, pages[nr] ? nr + 1 : nr);
+	free_block(block, 1 << max_order, 1 << max_order);
+	expect_conserved(test);
+}
+
+/* Who writes to a chunk on another CPU, before and after it gets its pkey. */
+static struct {
+	struct task_struct *task;
+	unsigned long *addr;
+	bool ready, go, done;
+	int ret;
+} warm;
+
+/* Neither sleeps nor is interrupted meanwhile, which might empty the TLB. */
+static int write_warm(void *data)
+{
+	u64 end = ktime_get_mono_fast_ns() + 5ULL * NSEC_PER_SEC;
+	unsigned long flags, val = 2;
+
+	while (!READ_ONCE(warm.addr) && !kthread_should_stop())
+		schedule_timeout_uninterruptible(1);
+	if (warm.addr) {
+		local_irq_save(flags);
+		WRITE_ONCE(*warm.addr, 1);
+		WRITE_ONCE(warm.ready, true);
+		while (!READ_ONCE(warm.go) && ktime_get_mono_fast_ns() < end)
+			cpu_relax();
+		warm.ret = copy_to_kernel_nofault(warm.addr, &val, sizeof(val));
+		local_irq_restore(flags);
+		WRITE_ONCE(warm.done, true);
+	}
+	while (!kthread_should_stop())
+		schedule_timeout_uninterruptible(1);
+
+	return 0;
+}
+
+static int set_pkey_when_warm(unsigned long addr, int nr, int pkey)
+{
+	u64 end = ktime_get_mono_fast_ns() + 10ULL * NSEC_PER_SEC;
+	int ret;
+
+	if (warm.addr)
+		return refill_test_set_pkey(addr, nr, pkey);
+	WRITE_ONCE(warm.addr, (unsigned long *)addr);
+	while (!READ_ONCE(warm.ready) && ktime_get_mono_fast_ns() < end)
+		cpu_relax();
+	ret = refill_test_set_pkey(addr, nr, pkey);
+	WRITE_ONCE(warm.go, true);
+	while (!READ_ONCE(warm.done) && ktime_get_mono_fast_ns() < end)
+		cpu_relax();
+
+	return ret;
+}
+
+/* Once a chunk has its pkey, no CPU can write to it by what its TLB had before. */
+static void kpkeys_pgtable_cache_test_warm_tlb(struct kunit *test)
+{
+	struct page **pages;
+	unsigned int nr, cpu;
+
+	skip_if_running(test);
+	pages = drain_all(test, &nr);
+	migrate_disable();
+	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
+	memset(&warm, 0, sizeof(warm));
+	warm.task = cpu < nr_cpu_ids ? kthread_create(write_warm, NULL, "kpkeys-warm") :
+		    ERR_PTR(-ENODEV);
+	if (!IS_ERR(warm.task)) {
+		kthread_bind(warm.task, cpu);
+		wake_up_process(warm.task);
+		refill_test_replace(test, set_pkey_when_warm);
+		pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
+		kthread_stop(warm.task);
+	}
+	migrate_enable();
+	free_all(pages, nr + 1);
+	if (IS_ERR(warm.task))
+		kunit_skip(test, "needs a second CPU");
+	KUNIT_EXPECT_TRUE(test, warm.done);
+	KUNIT_EXPECT_EQ(test, warm.ret, -EFAULT);
+	expect_conserved(test);
+}
+
 /* Its pkey cannot be restored: the chunk is neither used nor given back any more. */
 static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
 {
@@ -923,6 +1094,74 @@ static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, page_private(ptdesc_page(again)), 0);
 	KUNIT_EXPECT_TRUE(test, pagetable_pte_ctor(current->mm, again));
 	pagetable_dtor_free(again);
+}
+
+#define NR_DIRTY	40
+
+static void free_dirty(struct page **pages, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		scoped_guard(kpkeys_hardened_pgtables)
+			memset(page_address(pages[i]), 0xff, PAGE_SIZE);
+	}
+	free_all(pages, nr);
+}
+
+/* Of those that are in use, or of those that are not. */
+static unsigned int nr_not_zero(struct page **pages, unsigned int nr, bool used)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < nr; i++) {
+		if (kpkeys_pgtable_cache_in_use(pages[i]) == used)
+			n += !!memchr_inv(page_address(pages[i]), 0, PAGE_SIZE);
+	}
+
+	return n;
+}
+
+/* init_on_alloc and init_on_free hold for pages of the cache, too. */
+static void kpkeys_pgtable_cache_test_init_on(struct kunit *test)
+{
+	bool on_alloc = want_init_on_alloc(GFP_KERNEL), on_free = want_init_on_free();
+	struct page *pages[NR_DIRTY], **rest;
+	unsigned int i, nr;
+
+	skip_if_running(test);
+	for (i = 0; i < NR_DIRTY; i++) {
+		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+		KUNIT_ASSERT_NOT_NULL(test, pages[i]);
+	}
+	/* Here they stay free, unless somebody else comes. */
+	migrate_disable();
+	static_branch_enable(&init_on_free);
+	free_dirty(pages, NR_DIRTY);
+	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, NR_DIRTY, false), 0);
+	if (!on_free)
+		static_branch_disable(&init_on_free);
+
+	for (i = 0; i < NR_DIRTY; i++)
+		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	free_dirty(pages, NR_DIRTY);
+	static_branch_enable(&init_on_alloc);
+	for (i = 0; i < NR_DIRTY; i++)
+		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
+	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, NR_DIRTY, true), 0);
+
+	/* The last pages do not come from a magazine. */
+	rest = drain_all(test, &nr);
+	free_dirty(pages, 8);
+	kpkeys_pgtable_cache_shrink(0);
+	KUNIT_EXPECT_EQ(test, drain(pages, 8), 8);
+	KUNIT_EXPECT_EQ(test, nr_not_zero(pages, 8, true), 0);
+	if (!on_alloc)
+		static_branch_disable(&init_on_alloc);
+	migrate_enable();
+	free_all(rest, nr);
+	free_all(pages, NR_DIRTY);
+	expect_conserved(test);
 }
 
 /* Frees come from wherever a reference may be dropped. */
@@ -1378,9 +1617,14 @@ static struct kunit_case kpkeys_pgtable_cache_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtable_cache_test_single_is_zero),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_single_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_too_small),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_arguments),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_neighbour),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_reserve_just_enough),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_warm_tlb),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_give_back_fails),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_top_up),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_recycled),
+	KUNIT_CASE(kpkeys_pgtable_cache_test_init_on),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_free_anywhere),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_vmalloc_in_reclaim),
 	KUNIT_CASE(kpkeys_pgtable_cache_test_parts),

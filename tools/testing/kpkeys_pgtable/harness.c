@@ -40,6 +40,7 @@ static void hold(struct page *page)
 {
 	CHECK(page->refcount == 1 && !page->table && !page->private && !page->offline);
 	CHECK(!model.buddy[page - mem_map]);
+	CHECK(!page->owner || !model.use_cache);
 	/* As a table, with a lock of its own. */
 	page->table = true;
 	page->private = 0x1234;

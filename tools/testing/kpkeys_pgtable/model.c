@@ -439,6 +439,8 @@ struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 	bool found, light = !gfpflags_allow_blocking(gfp);
 
 	check_may_alloc(gfp);
+	if (model.alloc_hook)
+		model.alloc_hook(gfp, order);
 	if (!light)
 		reclaim();
 	if (model_fails(FAIL_ALLOC_PAGES))
@@ -454,6 +456,7 @@ struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 		/* What the last user left behind. */
 		mem_map[at + i].lru.next = NULL;
 		mem_map[at + i].lru.prev = NULL;
+		mem_map[at + i].owner = true;
 	}
 	if (found) {
 		mem_map[at].refcount = 1;
@@ -491,6 +494,7 @@ void model_free_page(struct page *page)
 	page->refcount = 0;
 	page->private = 0;
 	page->offline = false;
+	page->owner = false;
 	/* What is broken is not used again. */
 	if (!PageHWPoison(page)) {
 		model.buddy[index] = true;

@@ -49,6 +49,7 @@ struct page {
 	bool table;			/* constructed: somebody's page table */
 	bool offline;			/* given back if its memory is to go */
 	bool broken;			/* PageHWPoison() */
+	bool owner;			/* page_owner says who has allocated it */
 };
 
 /* The cache and the reserve look at the same memory as two types. */
@@ -63,6 +64,7 @@ struct ptdesc {
 	bool table;
 	bool offline;
 	bool broken;
+	bool owner;
 };
 #endif
 #define page_ptdesc(page)	((struct ptdesc *)(page))
@@ -149,6 +151,8 @@ struct model {
 	bool (*fails)(enum model_fail what);
 	void (*irq_handler)(void);
 	void (*window_hook)(bool opens);
+	/* And what the page allocator is asked for. */
+	void (*alloc_hook)(gfp_t gfp, unsigned int order);
 };
 
 extern struct page mem_map[MODEL_NR_PAGES];

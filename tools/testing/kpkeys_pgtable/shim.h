@@ -48,6 +48,8 @@
 #define CONFIG_PREEMPT_COUNT			1
 
 #define CONFIG_NUMA				1
+/* Or __GFP_SKIP_KASAN would be zero. */
+#define CONFIG_KASAN_HW_TAGS			1
 
 #include "model.h"
 
@@ -268,7 +270,7 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define PageHWPoison(page)	MODEL_LOAD(&(page)->broken)
 #define __SetPageOffline(page)	((page)->offline = true)
 #define __ClearPageOffline(page)	((page)->offline = false)
-#define reset_page_owner(page, order)	((void)(page))
+#define reset_page_owner(page, order)	((page)->owner = false)
 #define want_init_on_alloc(gfp)	(!!((gfp) & __GFP_ZERO))
 #define want_init_on_free()	(model.init_on_free)
 #define totalram_pages()	(model.booting ? MODEL_NR_PAGES : MODEL_NR_PAGES << 8)

@@ -3,6 +3,8 @@
  * One scenario after the other, each from boot on. The checks of all pages after
  * each step are those of harness.c.
  */
+#include <unistd.h>
+
 #include "cache.h"
 #include "harness.c"
 
@@ -33,6 +35,42 @@ static void free_all(void)
 {
 	while (held.nr)
 		op_free(0);
+}
+
+/* So many pages are free on a node, and none is in a magazine. */
+static void leave_free(unsigned int nr)
+{
+	drain();
+	CHECK(held.nr >= nr);
+	while (nr--)
+		op_free(held.nr - 1);
+	drain_magazines();
+}
+
+/* How the page allocator was asked. */
+static struct {
+	gfp_t gfp;
+	unsigned int order;
+} asked[64];
+static unsigned int nr_asked;
+
+static void record(gfp_t gfp, unsigned int order)
+{
+	CHECK(nr_asked < ARRAY_SIZE(asked));
+	asked[nr_asked].gfp = gfp;
+	asked[nr_asked++].order = order;
+}
+
+#define LIGHT	((GFP_KERNEL & ~__GFP_RECLAIM) | __GFP_NOMEMALLOC | __GFP_NOWARN | __GFP_SKIP_KASAN)
+
+/* Chunks are asked for lightly, and on the node. */
+static void check_asked_for_chunks(unsigned int nr)
+{
+	unsigned int i;
+
+	CHECK(nr_asked >= nr);
+	for (i = 0; i < nr; i++)
+		CHECK(asked[i].order && asked[i].gfp == (LIGHT | __GFP_THISNODE));
 }
 
 /* After a fill of n, n takes succeed; and what a failed fill got is kept. */
@@ -186,6 +224,117 @@ static void test_no_refill(void)
 	CHECK(stats().cached);
 }
 
+/*
+ * The last resort is a single page, by what the caller may do; but it is not charged,
+ * cleared or compound, and not for KASAN.
+ */
+static void test_gfp(void)
+{
+	const gfp_t callers[] = { GFP_KERNEL, GFP_NOFS, GFP_NOIO, GFP_KERNEL | __GFP_NORETRY };
+	const unsigned int nr_chunks = ARRAY_SIZE(chunk_orders) - 1;
+	unsigned int i;
+
+	drain();
+	model.alloc_hook = record;
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	check_asked_for_chunks(1);
+	CHECK(nr_asked == 1);
+
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
+	for (i = 0; i < ARRAY_SIZE(callers); i++) {
+		model.alloc_hook = NULL;
+		drain();
+		model.alloc_hook = record;
+		nr_asked = 0;
+		CHECK(!op_alloc(callers[i] | __GFP_ACCOUNT | __GFP_ZERO | __GFP_COMP, 1));
+		check_asked_for_chunks(nr_chunks);
+		CHECK(nr_asked == nr_chunks + 2);
+		CHECK(asked[nr_chunks].gfp == LIGHT && !asked[nr_chunks].order);
+		CHECK(asked[nr_chunks + 1].gfp == (callers[i] | __GFP_SKIP_KASAN));
+		CHECK(!asked[nr_chunks + 1].order);
+	}
+}
+
+/* What the worker is started for, and how far it goes. */
+static void test_worker(void)
+{
+	const unsigned int nr_chunks = ARRAY_SIZE(chunk_orders) - 1;
+	unsigned long chunks;
+
+	CHECK(op_alloc(GFP_KERNEL, 500));
+	/* Enough are free. */
+	leave_free(LOW_MARK + 1);
+	model_run_work();
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(!model.work[0]);
+
+	/* One less, and it brings one chunk. */
+	leave_free(LOW_MARK);
+	model_run_work();
+	leave_free(LOW_MARK);
+	chunks = stats().refills[0];
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(stats().refills[0] == chunks);
+	CHECK(model.work[0]);
+	model_run_work();
+	CHECK(stats().refills[0] == chunks + 1 && nr_free(0) > LOW_MARK);
+	CHECK(!model.work[0]);
+
+	/* There is no chunk. Above the last pages, nobody is pushed out of memory. */
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
+	model.alloc_hook = record;
+	leave_free(LOW_MARK);
+	CHECK(op_alloc(GFP_ATOMIC, 1));
+	CHECK(model.work[0] && nr_free(0) > EMERGENCY_MARK);
+	nr_asked = 0;
+	model_run_work();
+	check_asked_for_chunks(nr_chunks);
+	CHECK(nr_asked == nr_chunks && !model.work[0]);
+
+	/* For those, it is tried, but not hard, and again. */
+	leave_free(EMERGENCY_MARK);
+	CHECK(op_alloc(GFP_ATOMIC, 1));
+	CHECK(model.work[0]);
+	nr_asked = 0;
+	model_run_work();
+	check_asked_for_chunks(nr_chunks);
+	CHECK(nr_asked == nr_chunks + 1);
+	CHECK(asked[nr_chunks].gfp ==
+	      (GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN | __GFP_SKIP_KASAN));
+	CHECK(model.work[0]);
+	model.fail_rate[FAIL_ALLOC_PAGES] = 0;
+	model_run_work();
+	CHECK(nr_free(0) > LOW_MARK && !model.work[0]);
+}
+
+/* What the shrinker says that there is, and what it takes of that. */
+static void test_shrinker(void)
+{
+	struct shrink_control sc = { .nr_to_scan = 1 };
+	unsigned long nr, got;
+
+	CHECK(op_alloc(GFP_KERNEL, 1000));
+	leave_free(SHRINK_MARK);
+	CHECK(model.shrinker->count_objects(model.shrinker, &sc) == SHRINK_EMPTY);
+	CHECK(model.shrinker->scan_objects(model.shrinker, &sc) == SHRINK_STOP);
+	leave_free(SHRINK_MARK + 1);
+	CHECK(model.shrinker->count_objects(model.shrinker, &sc) == 1);
+
+	leave_free(900);
+	CHECK(model.shrinker->count_objects(model.shrinker, &sc) == 900 - SHRINK_MARK);
+	/* It stops at what it was asked for. */
+	got = model.shrinker->scan_objects(model.shrinker, &sc);
+	CHECK(got && got <= FRAME_PAGES && sc.nr_scanned == got);
+	/* A table for a split is one of the free pages. */
+	nr = nr_free(0);
+	CHECK(nr <= 900 - got && nr >= 900 - got - CHUNK_MAX_DEMAND);
+	sc.nr_to_scan = ULONG_MAX;
+	got = model.shrinker->scan_objects(model.shrinker, &sc);
+	CHECK(got && got != SHRINK_STOP && sc.nr_scanned == got);
+	CHECK(nr_free(0) <= nr - got && nr_free(0) >= SHRINK_MARK);
+	CHECK(model.shrinker->scan_objects(model.shrinker, &sc) == SHRINK_STOP);
+}
+
 /* Reclaim may need a page table in order to give memory back. */
 static void test_memalloc(void)
 {
@@ -195,9 +344,23 @@ static void test_memalloc(void)
 	model_ctx.flags = 0;
 }
 
+/* A page in its frame, which is in this bucket or the next. */
+static struct page *free_page(unsigned int bucket)
+{
+	struct frame *frame;
+
+	while (list_empty(&cache->frames[0].bucket[bucket]))
+		CHECK(++bucket < FRAME_BUCKETS);
+	frame = list_first_entry(&cache->frames[0].bucket[bucket], struct frame, node);
+
+	return pfn_to_page(frame->pfn + find_first_bit(frame->free, FRAME_PAGES));
+}
+
 /* The last pages are for callers that cannot wait. */
 static void test_emergency(void)
 {
+	unsigned long emergency;
+
 	model_ctx.atomic = true;
 	while (nr_free(0) > EMERGENCY_MARK || magazines[0].nr)
 		CHECK(op_alloc(GFP_ATOMIC, 1));
@@ -206,6 +369,19 @@ static void test_emergency(void)
 	CHECK(!op_alloc(GFP_KERNEL, 1));
 	CHECK(op_alloc(GFP_ATOMIC, 1));
 	CHECK(stats().emergency == 1);
+
+	/* Those above the mark are for everybody, and a magazine takes no others. */
+	leave_free(EMERGENCY_MARK + BATCH + 5);
+	emergency = stats().emergency;
+	CHECK(op_alloc(GFP_KERNEL, BATCH + 5));
+	CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(nr_free(0) == EMERGENCY_MARK && !magazines[0].nr);
+	CHECK(stats().emergency == emergency);
+	/* The last one is broken. */
+	leave_free(1);
+	free_page(0)->broken = true;
+	CHECK(!op_alloc(GFP_ATOMIC, 1));
+	CHECK(!stats().cached && stats().poisoned == 1);
 }
 
 /*
@@ -357,18 +533,6 @@ static void test_not_ours(void)
 	CHECK(!frame_of(page_to_pfn(page)));
 	CHECK(!kpkeys_pgtable_cache_free(page));
 	CHECK(!stats().mismatched);
-}
-
-/* A page in its frame, which is in this bucket or the next. */
-static struct page *free_page(unsigned int bucket)
-{
-	struct frame *frame;
-
-	while (list_empty(&cache->frames[0].bucket[bucket]))
-		CHECK(++bucket < FRAME_BUCKETS);
-	frame = list_first_entry(&cache->frames[0].bucket[bucket], struct frame, node);
-
-	return pfn_to_page(frame->pfn + find_first_bit(frame->free, FRAME_PAGES));
 }
 
 /* A broken page is not handed out, wherever it was when it broke. */
@@ -575,6 +739,9 @@ static const struct {
 	TEST(park_uncovered),
 	TEST(leaked),
 	TEST(no_refill),
+	TEST(gfp),
+	TEST(worker),
+	TEST(shrinker),
 	TEST(memalloc),
 	TEST(emergency),
 	TEST(fragmented),
@@ -614,6 +781,9 @@ int main(int argc, char **argv)
 {
 	unsigned int i;
 
+	/* A test that does not end has failed. */
+	alarm(120);
+
 	for (i = 0; i < ARRAY_SIZE(tests); i++) {
 		if (argc > 1 && strcmp(argv[1], tests[i].name))
 			continue;
@@ -622,6 +792,7 @@ int main(int argc, char **argv)
 		CHECK(start(tests[i].run == test_nodes ? MODEL_NR_NODES : 1));
 		model.window_hook = check_window;
 		tests[i].run();
+		model.alloc_hook = NULL;
 		finish();
 		printf("ok %s\n", tests[i].name);
 	}
