@@ -48,12 +48,8 @@ ACCEPTED = {
          "fill_and_split_range", "split_kernel_leaf_mapping",
          "split_kernel_leaf_mapping_needed", "split_kernel_leaf_mapping_possible",
          "split_kernel_leaf_mapping_reserve", "split_pmd", "split_prepare", "split_pud",
-         "split_range", "update_mapping_prot",
-         # Now inlined into the latter, which is called by __init code alone.
-         "lazy_mmu_mode_enable", "unlikely.range_split_to_ptes"},
+         "split_range", "update_mapping_prot"},
         "the caller of a split brings the pages, which is measured by make bench"),
-    "arch/arm64/mm/fault.o": (
-        {"__do_kernel_fault"}, "the same instructions; the texts of the messages are in another order"),
     "arch/arm64/mm/pageattr.o": (
         {"update_range_prot"}, "set_range_prot() is a function of its own, for the same reason"),
     "arch/arm64/mm/fixmap.o": (

@@ -18,7 +18,6 @@ from functools import partial
 import boot
 import kernel
 import mutate
-import qemu_arm64
 import report
 import sabotage
 from common import BUILD, Fail, HARNESS, Record, git, key_of, limit, log_path, number, run, step, two_at_once
@@ -212,20 +211,17 @@ def _fresh(folder):
 
 def _boot(k, image, map_, name):
     """All suites, until one fails; returns why it is killed, or None."""
-    q = qemu_arm64.machine(map_)
     log = f"mutants {name} {map_}"
     seconds = number("TIMEOUT", 150, "number of seconds")
-    start = time.monotonic()
-    console = run([*_within(seconds), "qemu-system-aarch64", "-nodefaults", "-m", "1024",
-                   "-no-reboot", "-nographic", "-serial", "mon:stdio", *q.extra_qemu_params, "-kernel", image, "-append",
-                   f"{q.kernel_command_line} kunit.enable=1 kunit_shutdown=reboot"],
-                  check=False, log=log, timeout=8 * seconds, stdin=" ",
+    cmd = k.command("enforce", map_, "kunit.enable=1 kunit_shutdown=reboot")
+    cmd[cmd.index("-kernel") + 1] = image
+    console = run([*_within(seconds), *cmd], check=False, log=log, timeout=8 * seconds, stdin=" ",
                   until=lambda line: re.search(r"^(\[[^]]*\])?\s*not ok \d", line) or kernel.splats(line))
     failed = re.search(r"not ok \d+ (\S+)", console)
     if failed:
         return f"{map_}: {failed[1]}"
     o = kernel.Outcome(log)
-    kernel.health(o, "enforce", console, time.monotonic() - start >= 8 * seconds, log)
+    kernel.health(o, "enforce", console)
     if not re.search(r"^(\[[^]]*\])?\s+ok \d", console, re.M):
         o.check("tests ran", "none")
     return f"{map_}: {o.failed[0][1].partition('; log')[0][:120]}" if o.failed else None

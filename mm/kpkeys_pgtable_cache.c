@@ -173,7 +173,7 @@ struct frame {
 #define INDEX_LEVELS		3
 #define TOP_SHIFT		MAX(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER - FRAMES_SHIFT - \
 				    (INDEX_LEVELS - 1) * PTRS_SHIFT, 0)
-static_assert(TOP_SHIFT <= PTRS_SHIFT + 1);
+static_assert(TOP_SHIFT - PTRS_SHIFT <= 1);
 
 /**
  * struct node_frames - the frames of a node

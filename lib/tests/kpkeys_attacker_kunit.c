@@ -225,7 +225,7 @@ static void attacker_test_stale_entry(struct kunit *test)
 }
 
 /* Enough for 32 GB of memory. */
-#define MAX_ENTRIES	(1 << 18)
+#define MAX_ENTRIES	BIT(18)
 
 /* Returns how many entries there was room for. No other CPU needs any now. */
 static int fill_table(void *data)

@@ -1399,7 +1399,7 @@ static void kpkeys_pgtable_cache_test_state_is_saved(struct kunit *test)
 		    !PageOffline(page))
 			nr++;
 	}
-	/* Pages that are set aside for state have no content yet: one for each level of the index. */
+	/* Pages that are set aside for the three levels of the index have no content yet. */
 	KUNIT_EXPECT_GT(test, s.meta, 3);
 	KUNIT_EXPECT_GE(test, nr, s.meta - 3);
 }
