@@ -171,9 +171,11 @@ struct frame {
 #define FRAMES_SHIFT		ilog2(PAGE_SIZE / sizeof(struct frame))
 #define PTRS_SHIFT		ilog2(PAGE_SIZE / sizeof(void *))
 #define INDEX_LEVELS		3
-#define TOP_SHIFT		MAX(MAX_PHYSMEM_BITS - PAGE_SHIFT - FRAME_ORDER - FRAMES_SHIFT - \
+/* A constant, because MAX_PHYSMEM_BITS may depend on the CPU. */
+#define INDEX_PHYS_BITS		52
+#define TOP_SHIFT		MAX(INDEX_PHYS_BITS - PAGE_SHIFT - FRAME_ORDER - FRAMES_SHIFT - \
 				    (INDEX_LEVELS - 1) * PTRS_SHIFT, 0)
-static_assert(TOP_SHIFT - PTRS_SHIFT <= 1);
+static_assert(MAX_PHYSMEM_BITS <= INDEX_PHYS_BITS);
 
 /**
  * struct node_frames - the frames of a node
