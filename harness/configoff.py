@@ -50,6 +50,8 @@ ACCEPTED = {
          "split_kernel_leaf_mapping_reserve", "split_pmd", "split_prepare", "split_pud",
          "split_range", "update_mapping_prot"},
         "the caller of a split brings the pages, which is measured by make bench"),
+    "arch/arm64/mm/fault.o": (
+        {"do_page_fault"}, "the operands of one comparison changed places"),
     "arch/arm64/mm/pageattr.o": (
         {"update_range_prot"}, "set_range_prot() is a function of its own, for the same reason"),
     "arch/arm64/mm/fixmap.o": (

@@ -465,6 +465,32 @@ static void test_double_free(void)
 	drain();
 }
 
+/* A page is a root from add to del, and is not freed or set aside for a split meanwhile. */
+static void test_root(void)
+{
+	struct page *page, *other;
+	unsigned long pfn;
+
+	CHECK(op_alloc(GFP_KERNEL, 2));
+	page = held.page[0];
+	other = held.page[1];
+	pfn = page_to_pfn(page);
+	CHECK(kpkeys_pgtable_cache_in_use(page) && !kpkeys_pgtable_cache_is_root(pfn));
+	CHECK(!kpkeys_pgtable_cache_del_root(page));
+	CHECK(kpkeys_pgtable_cache_add_root(page));
+	CHECK(!kpkeys_pgtable_cache_add_root(page));
+	CHECK(kpkeys_pgtable_cache_is_root(pfn) && !kpkeys_pgtable_cache_in_use(page));
+	CHECK(!kpkeys_pgtable_cache_is_root(page_to_pfn(other)));
+	CHECK(kpkeys_pgtable_cache_free(page));
+	CHECK(stats().mismatched == 1 && kpkeys_pgtable_cache_is_root(pfn));
+	CHECK(kpkeys_pgtable_cache_del_root(page));
+	CHECK(!kpkeys_pgtable_cache_is_root(pfn) && kpkeys_pgtable_cache_in_use(page));
+	op_free(0);
+	/* What is free cannot become a root. */
+	CHECK(!kpkeys_pgtable_cache_add_root(page));
+	CHECK(!kpkeys_pgtable_cache_in_use(page));
+}
+
 /* What a list says is not believed: a page is handed out once. */
 static void test_bad_list(void)
 {
@@ -748,6 +774,7 @@ static const struct {
 	TEST(offline),
 	TEST(parts),
 	TEST(double_free),
+	TEST(root),
 	TEST(bad_list),
 	TEST(bad_bit),
 	TEST(not_ours),
