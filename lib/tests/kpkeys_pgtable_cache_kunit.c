@@ -780,6 +780,21 @@ static void kpkeys_pgtable_cache_test_single_fails(struct kunit *test)
 	expect_conserved(test);
 }
 
+/* Empty the cache. The next refill gets the second group of contiguous pages of @block. */
+static struct page **drain_to_group(struct kunit *test, struct page *block, unsigned int *nr)
+{
+	struct page **pages = drain_to_mark(test, nr, 1);
+	unsigned int i;
+
+	max_order = CONT_PTE_SHIFT - PAGE_SHIFT;
+	only = block + (1 << max_order);
+	/* As alloc_pages() would return them. */
+	for (i = 1; i < 1 << max_order; i++)
+		set_page_count(only + i, 0);
+
+	return pages;
+}
+
 static unsigned long refused_addr;
 static unsigned int refused_demand;
 
@@ -796,16 +811,11 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
 	struct page *block, **pages;
-	unsigned int i, nr;
+	unsigned int nr;
 
 	skip_if_running(test);
 	block = alloc_block(test);
-	pages = drain_to_mark(test, &nr, 1);
-	max_order = CONT_PTE_SHIFT - PAGE_SHIFT;
-	only = block + (1 << max_order);
-	/* As alloc_pages() would return them. */
-	for (i = 1; i < 1 << max_order; i++)
-		set_page_count(only + i, 0);
+	pages = drain_to_group(test, block, &nr);
 	kpkeys_pgtable_cache_stats(&before);
 	refill_test_replace(test, set_pkey_with_nothing);
 	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
@@ -893,18 +903,13 @@ static void kpkeys_pgtable_cache_test_reserve_just_enough(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats after;
 	struct page *block, **pages;
-	unsigned int i, nr;
+	unsigned int nr;
 
 	skip_if_running(test);
 	if (REFILL_TEST_RESERVED > 2)
 		kunit_skip(test, "what is set aside has to be there as a whole");
 	block = alloc_block(test);
-	pages = drain_to_mark(test, &nr, 1);
-	max_order = CONT_PTE_SHIFT - PAGE_SHIFT;
-	only = block + (1 << max_order);
-	/* As alloc_pages() would return them. */
-	for (i = 1; i < 1 << max_order; i++)
-		set_page_count(only + i, 0);
+	pages = drain_to_group(test, block, &nr);
 	refill_test_replace(test, set_pkey_with_exactly);
 	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
