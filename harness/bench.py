@@ -82,7 +82,7 @@ def variants():
 def _config(variant):
     """That of the tests, without what is for debugging, and optimised as kernels are."""
     text = kernel.fragments("arm64", "4k")
-    return re.sub(r"^CONFIG_\w*(DEBUG_VM|DEBUG_LIST|DEBUG_ATOMIC|PROVE_LOCKING|KUNIT|KPKEYS|FAIL|FAULT_INJ|KFENCE|DAMON|TEST_|MODULE)\w*=\w+\n", "", text, flags=re.M) + \
+    return re.sub(r"^CONFIG_\w*(DEBUG_VM|DEBUG_LIST|DEBUG_ATOMIC|PAGE_OWNER|PROVE_LOCKING|KUNIT|KPKEYS|FAIL|FAULT_INJ|KFENCE|DAMON|TEST_|MODULE)\w*=\w+\n", "", text, flags=re.M) + \
         "CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y\n" + variant.config
 
 

@@ -110,7 +110,7 @@ def variations(stack):
     work += boots(k("rodata=off", "kpkeys: rodata=off: the root page tables"), block[:1])
     work += boots(k("rodata=noalias"))
     # The first chunk of the cache is a part of a block, which is split for it.
-    work += boots(k("mem=256M"), block[:1])
+    work += boots(k("mem=256M page_owner=on"), block[:1])
     return steps_at_once(work)
 
 

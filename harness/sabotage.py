@@ -14,6 +14,7 @@ it asks for the switch itself, and has SABOTAGE where its number is to be.
 import glob
 import os
 import re
+import shlex
 import shutil
 import struct
 import zlib
@@ -41,7 +42,7 @@ class Sabotage:
         self.files = re.findall(r"^\+\+\+ b/(\S+)", self.text, re.M)
         self.only = head.get("Only", "").split()
         self.what, self.red = head["What"], head["Red"].split()
-        self.run = dict(pair.split("=", 1) for pair in head["Run"].split())
+        self.run = dict(pair.split("=", 1) for pair in shlex.split(head["Run"]))
         # The same whatever other patches there are, so that these build nothing again.
         self.number = zlib.crc32(self.name.encode()) % 0x7fff + 1
         self.own = None                 # why it needs a build of its own

@@ -196,6 +196,8 @@ void kpkeys_pgtable_free(struct page *page, unsigned int order)
 		reset_page_owner(page, 0);
 		if (kpkeys_pgtable_cache_free(page))
 			return;
+		/* Freeing it resets the owner once more. */
+		set_page_owner(page, 0, 0);
 	}
 
 	if (!kpkeys_unprotect_pgtable(page_address(page), order))
@@ -443,23 +445,35 @@ long __init kpkeys_protect_kernel_pgtables(void)
 }
 
 /*
- * The table of interrupted sections has a word for each thread, up to the default
- * maximum: see set_max_threads().
+ * Stock the cache, and set up the table of interrupted sections. The table has a word
+ * for each thread, up to the default maximum: see set_max_threads().
  */
-static int __init init_interrupted_table(void)
+static int __init init_cache(void)
 {
 	unsigned long nr = PFN_PHYS(totalram_pages()) / (THREAD_SIZE * 8);
 	unsigned int order = min(get_order(nr * sizeof(long)), MAX_PAGE_ORDER);
-	struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_SKIP_KASAN, order);
+	bool small = order < ARCH_KPKEYS_PGTABLE_FRAME_ORDER - 1;
+	void *table;
 	int ret;
 
-	if (!page)
-		return -ENOMEM;
-	ret = kpkeys_protect_pgtable(page_address(page), order);
-	if (!ret)
-		kpkeys_table_init(page_address(page), PAGE_SIZE << order);
+	ret = kpkeys_pgtable_cache_init(&table, small ? 1U << order : 0);
+	if (ret)
+		return ret;
 
-	return ret;
+	if (!small) {
+		struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_SKIP_KASAN,
+						order);
+
+		if (!page)
+			return -ENOMEM;
+		table = page_address(page);
+		ret = kpkeys_protect_pgtable(table, order);
+		if (ret)
+			return ret;
+	}
+	kpkeys_table_init(table, PAGE_SIZE << order);
+
+	return 0;
 }
 
 /**
@@ -491,14 +505,10 @@ void __init kpkeys_hardened_pgtables_init(void)
 	 */
 	static_branch_enable(&kpkeys_hardened_pgtables_key);
 
-	ret = kpkeys_pgtable_cache_init();
+	ret = init_cache();
 	if (ret)
 		panic("kpkeys: Failed to stock the cache of page-table pages: %d\n", ret);
 	use_cache = true;
-
-	ret = init_interrupted_table();
-	if (ret)
-		panic("kpkeys: Failed to set up the table of interrupted sections: %d\n", ret);
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();

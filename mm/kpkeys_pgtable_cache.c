@@ -650,6 +650,16 @@ static unsigned int split_demand(unsigned long pfn, unsigned int nr)
 	return arch_kpkeys_split_demand(page_address(pfn_to_page(pfn)), nr);
 }
 
+/*
+ * For page_owner, a page is allocated until it is in the cache, and while it is handed
+ * out. It counts both ends, so a page gets an owner again before it is freed. Nothing
+ * may be allocated here.
+ */
+static void set_owner(unsigned long pfn)
+{
+	set_page_owner(pfn_to_page(pfn), 0, 0);
+}
+
 /* Free pages that do not have the pkey of page tables. */
 static void free_range(unsigned long pfn, unsigned int nr)
 {
@@ -665,6 +675,7 @@ static void reserve_page(unsigned long pfn)
 	if (WARN_ON_ONCE(!mark_used(pfn)))
 		return;
 	__ClearPageOffline(pfn_to_page(pfn));
+	set_owner(pfn);
 	kpkeys_split_reserve_add(&refill_reserve, page_ptdesc(pfn_to_page(pfn)));
 }
 
@@ -686,11 +697,10 @@ static void own(unsigned long pfn, unsigned int nr, unsigned int used)
 	struct frame *frame;
 	unsigned int i;
 
-	for (i = 0; i < nr; i++) {
+	for (i = used; i < nr; i++) {
 		/* The task that refills is not the owner of the page. */
 		reset_page_owner(pfn_to_page(pfn + i), 0);
-		if (i >= used)
-			__SetPageOffline(pfn_to_page(pfn + i));
+		__SetPageOffline(pfn_to_page(pfn + i));
 	}
 	index_add(pfn);
 	frame = frame_of(pfn);
@@ -1355,6 +1365,7 @@ static bool take_split_tables(struct frame *frame, unsigned long *pages, unsigne
 			return false;
 		__clear_bit(bit, pages);
 		__ClearPageOffline(pfn_to_page(frame->pfn + bit));
+		set_owner(frame->pfn + bit);
 		kpkeys_split_reserve_add(reserve, page_ptdesc(pfn_to_page(frame->pfn + bit)));
 		count(MOVING, -1);
 	}
@@ -1381,7 +1392,7 @@ static void attach_free(int nid, struct frame *frame, const unsigned long *pages
 static unsigned int give_back_run(int nid, struct frame *frame, unsigned int start,
 				  unsigned int nr, struct kpkeys_split_reserve *reserve)
 {
-	unsigned int before = reserve->nr;
+	unsigned int before = reserve->nr, i;
 	unsigned long pfn = frame->pfn + start;
 	int ret;
 
@@ -1406,6 +1417,8 @@ static unsigned int give_back_run(int nid, struct frame *frame, unsigned int sta
 		frame_requeue(nid, frame);
 		count(MOVING, -(long)nr);
 	}
+	for (i = 0; i < nr; i++)
+		set_owner(pfn + i);
 	free_range(pfn, nr);
 
 	return nr;
@@ -1619,7 +1632,10 @@ static int __init init_nodes(void)
 	return 0;
 }
 
-/* Put the state into the first pages of a protected chunk. Returns the next page. */
+/*
+ * Put the state into @nr pages of a protected chunk, of which the last ones are for the
+ * caller of kpkeys_pgtable_cache_init(). Returns the next page.
+ */
 static unsigned long __init init_state(unsigned long pfn, unsigned int nr)
 {
 	int nid, i;
@@ -1643,6 +1659,9 @@ static unsigned long __init init_state(unsigned long pfn, unsigned int nr)
 
 /**
  * kpkeys_pgtable_cache_init() - stock the cache for the first time
+ * @mem: on success, @nr pages of zeroes in protected memory, which the caller keeps.
+ * @nr:  how many, at most a quarter of a block. They come from the first chunk, since
+ *       an allocation of their own would split another block.
  *
  * There is no reserve yet, and no protected page to fill it with. So the split of
  * the first chunk uses pages of this chunk as page tables. They are protected once
@@ -1651,10 +1670,10 @@ static unsigned long __init init_state(unsigned long pfn, unsigned int nr)
  * Context: Boot, on one CPU, with the guard for page tables active.
  * Return: 0; -ENOMEM; or the error of set_memory_pkey_reserve().
  */
-int __init kpkeys_pgtable_cache_init(void)
+int __init kpkeys_pgtable_cache_init(void **mem, unsigned int nr)
 {
 	unsigned int nr_state = PHYS_PFN(PAGE_ALIGN(struct_size(cache, frames, nr_node_ids)) +
-					 PAGE_ALIGN(nr_cpu_ids * sizeof(*magazines)));
+					 PAGE_ALIGN(nr_cpu_ids * sizeof(*magazines))) + nr;
 	unsigned int order = boot_order(nr_state), i;
 	unsigned long first, pfn;
 	struct page *page;
@@ -1679,6 +1698,7 @@ int __init kpkeys_pgtable_cache_init(void)
 			return ret;
 
 		pfn = init_state(first + CHUNK_MAX_DEMAND, nr_state);
+		*mem = page_address(page + CHUNK_MAX_DEMAND + nr_state - nr);
 		own(first, 1U << order, CHUNK_MAX_DEMAND);
 		for (i = 0; i < nr_state; i++)
 			__ClearPageOffline(page + CHUNK_MAX_DEMAND + i);

@@ -47,7 +47,7 @@ struct kpkeys_pgtable_cache_stats {
 	unsigned long mismatched;
 };
 
-int kpkeys_pgtable_cache_init(void);
+int kpkeys_pgtable_cache_init(void **mem, unsigned int nr);
 struct page *kpkeys_pgtable_cache_alloc(gfp_t gfp);
 bool kpkeys_pgtable_cache_owns(struct page *page);
 bool kpkeys_pgtable_cache_in_use(struct page *page);

@@ -62,6 +62,9 @@ static void found_reserve(struct kpkeys_split_reserve *reserve, enum place where
 	CHECK(reserve->nr == nr);
 }
 
+/* What kpkeys_pgtable_cache_init() gave its caller. */
+static void *kept;
+
 /* The pages that the cache keeps its state in. */
 static void each_state_page(void **table, int level, void (*fn)(struct page *page))
 {
@@ -81,6 +84,8 @@ static void each_state(void (*fn)(struct page *page))
 
 	for (p = (char *)cache; p < end; p += PAGE_SIZE)
 		fn(model_page(p));
+	if (kept)
+		fn(model_page(kept));
 	each_state_page(cache->index, INDEX_LEVELS - 1, fn);
 }
 
@@ -331,6 +336,7 @@ static void cache_reset(int nr_nodes)
 	INIT_LIST_HEAD(&refill_reserve.pages);
 	refill_reserve.nr = 0;
 	nr_given_up = 0;
+	kept = NULL;
 	state_known = false;
 	model_reset(nr_nodes);
 }

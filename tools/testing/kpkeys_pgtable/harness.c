@@ -48,6 +48,13 @@ static void hold(struct page *page)
 	held.page[held.nr++] = page;
 }
 
+/* What kpkeys_pgtable_free() does first. */
+static void hold_table(struct ptdesc *ptdesc)
+{
+	ptdesc_page(ptdesc)->owner = false;
+	hold(ptdesc_page(ptdesc));
+}
+
 static struct page *alloc_one(gfp_t gfp)
 {
 	struct page *page = kpkeys_pgtable_cache_alloc(gfp);
@@ -110,7 +117,7 @@ static void op_take(void)
 	CHECK(!ptdesc == empty);
 	model.quiet = model.no_split;
 	if (ptdesc)
-		hold(ptdesc_page(ptdesc));
+		hold_table(ptdesc);
 }
 
 static void op_fill(unsigned int nr)
@@ -128,7 +135,7 @@ static void op_fill(unsigned int nr)
 
 		/* The promise. */
 		CHECK(ptdesc);
-		hold(ptdesc_page(ptdesc));
+		hold_table(ptdesc);
 	}
 }
 
@@ -165,6 +172,7 @@ static void fragment(unsigned long start, unsigned long nr, unsigned int order)
 		if (!model.buddy[i] || !(i % (1 << order)))
 			continue;
 		model.buddy[i] = false;
+		mem_map[i].owner = true;
 		model.nr_buddy--;
 		mem_map[i].refcount = 1;
 		held.foreign[held.nr_foreign++] = &mem_map[i];
@@ -345,6 +353,7 @@ static void step(u8 op, u8 arg)
 
 			page->table = false;
 			page->private = 0;
+			set_page_owner(page, 0, 0);
 			kpkeys_split_reserve_add(&held.reserve, page_ptdesc(page));
 		}
 		break;
@@ -391,10 +400,11 @@ static bool start(int nr_nodes)
 	memset(&held, 0, sizeof(held));
 	INIT_LIST_HEAD(&held.reserve.pages);
 	model.booting = true;
-	ret = kpkeys_pgtable_cache_init();
+	ret = kpkeys_pgtable_cache_init(&kept, 1);
 	model.booting = false;
 	if (ret)
 		return false;
+	CHECK(kept && !*(long *)kept);
 	model.use_cache = true;
 	kpkeys_pgtable_cache_late_init();
 	check();

@@ -488,6 +488,7 @@ void model_free_page(struct page *page)
 	CHECK(!model_ctx.held[LOCK_SPLIT]);
 	CHECK(page->refcount == 1);
 	CHECK(!page->table);
+	CHECK(page->owner);
 	buddy_lock();
 	CHECK(!model.buddy[index]);
 	CHECK(MODEL_LOAD(&model.pkey[index]) == KPKEYS_PKEY_DEFAULT);
@@ -801,8 +802,13 @@ struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
 
 	CHECK(!order);
 	CHECK(model_idle());
-	page = model.use_cache ? kpkeys_pgtable_cache_alloc(gfp) :
-	       model_alloc_pages(gfp, 0, NUMA_NO_NODE);
+	if (model.use_cache) {
+		page = kpkeys_pgtable_cache_alloc(gfp);
+		if (page)
+			set_page_owner(page, 0, 0);
+	} else {
+		page = model_alloc_pages(gfp, 0, NUMA_NO_NODE);
+	}
 
 	return page ? page_ptdesc(page) : NULL;
 }
@@ -811,8 +817,12 @@ void pagetable_free(struct ptdesc *ptdesc)
 {
 	struct page *page = ptdesc_page(ptdesc);
 
-	if (model.use_cache && kpkeys_pgtable_cache_free(page))
-		return;
+	if (model.use_cache) {
+		reset_page_owner(page, 0);
+		if (kpkeys_pgtable_cache_free(page))
+			return;
+		set_page_owner(page, 0, 0);
+	}
 	model_free_page(page);
 }
 #endif

@@ -270,7 +270,9 @@ enum system_states { SYSTEM_BOOTING, SYSTEM_SCHEDULING, SYSTEM_RUNNING };
 #define PageHWPoison(page)	MODEL_LOAD(&(page)->broken)
 #define __SetPageOffline(page)	((page)->offline = true)
 #define __ClearPageOffline(page)	((page)->offline = false)
-#define reset_page_owner(page, order)	((page)->owner = false)
+#define set_page_owner(page, order, gfp)				\
+	(CHECK(!(page)->owner), CHECK(!(gfp)), (page)->owner = true)
+#define reset_page_owner(page, order)	(CHECK((page)->owner), (page)->owner = false)
 #define want_init_on_alloc(gfp)	(!!((gfp) & __GFP_ZERO))
 #define want_init_on_free()	(model.init_on_free)
 #define totalram_pages()	(model.booting ? MODEL_NR_PAGES : MODEL_NR_PAGES << 8)

@@ -198,11 +198,12 @@ int main(int argc, char **argv)
 {
 	unsigned int seed = argc > 1 ? atoi(argv[1]) : 1, i;
 	struct kpkeys_pgtable_cache_stats stats;
+	void *mem;
 
 	nr_rounds = argc > 2 ? atol(argv[2]) : 20;
 	cache_reset(MODEL_NR_NODES);
 	model.booting = true;
-	CHECK(!kpkeys_pgtable_cache_init());
+	CHECK(!kpkeys_pgtable_cache_init(&mem, 0));
 	model.booting = false;
 	model.use_cache = true;
 	kpkeys_pgtable_cache_late_init();

@@ -798,7 +798,7 @@ static void test_init(void)
 			cache_reset(1);
 			model.fail_at[fail] = at;
 			model.booting = true;
-			failed += !!kpkeys_pgtable_cache_init();
+			failed += !!kpkeys_pgtable_cache_init(&kept, 1);
 		}
 	}
 	CHECK(failed >= NR_FAIL);
