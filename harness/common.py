@@ -212,8 +212,8 @@ def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None,
     if _stopped.is_set():
         raise KeyboardInterrupt
     if status and check:
-        # The latter is what a checkout of git says.
-        if re.search("No space left on device|unable to write file", out):
+        # Two of these are what git says.
+        if re.search("No space left on device|Out of diskspace|unable to write file", out):
             raise Fail(f"disk full while running {cmd[0]}: make room below {BUILD} and {CACHE}")
         wrong = [line for line in out.splitlines() if re.search(r"\berror: |undefined reference", line)][:5]
         raise Fail(f"{' '.join(cmd[:3])} failed ({status})" +
