@@ -165,8 +165,7 @@ static __always_inline bool kpkeys_is_root(const void *table)
  * kpkeys_enter_pgtable_write() - open the window for writing page tables
  *
  * For guard(kpkeys_hardened_pgtables)(), which keeps the state, and closes the
- * window with
- * kpkeys_leave_context().
+ * window with kpkeys_leave_context().
  *
  * Context: Any.
  * Return: the state for kpkeys_leave_context(), which does nothing with it if page
