@@ -43,7 +43,7 @@ static int __init setup_fail_pgtable_alloc(char *str)
 early_param("fail_pgtable_alloc", setup_fail_pgtable_alloc);
 
 /**
- * should_fail_set_memory_pkey() - shall this change of a pkey fail?
+ * should_fail_set_memory_pkey() - should this change of a pkey fail?
  * @size: the size of the memory in bytes.
  *
  * Context: Any.
@@ -55,7 +55,7 @@ bool should_fail_set_memory_pkey(size_t size)
 }
 
 /**
- * should_fail_pgtable_alloc() - shall this allocation of a page table fail?
+ * should_fail_pgtable_alloc() - should this allocation of a page table fail?
  * @gfp:   as for alloc_pages().
  * @order: as for alloc_pages().
  *
@@ -67,7 +67,7 @@ bool should_fail_pgtable_alloc(gfp_t gfp, unsigned int order)
 	if (gfp & __GFP_NOFAIL)
 		return false;
 
-	/* Report it for __GFP_NOWARN, too, which split reserves are filled with. */
+	/* Report it despite __GFP_NOWARN, with which split reserves are filled. */
 	return should_fail(&fail_pgtable_alloc, PAGE_SIZE << order);
 }
 

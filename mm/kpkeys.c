@@ -14,8 +14,8 @@
  * selects. If all of these are in use, the section continues without its window.
  *
  * A section that is made to continue without its window leaves its entry behind. The
- * entry is good for one window, at the same address of the same stack. It is not
- * added to: the next section that is interrupted there takes it over.
+ * entry is good for one window, at the same address of the same stack. Such entries do
+ * not add up: the next section that is interrupted there takes it over.
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
@@ -37,7 +37,7 @@
 static unsigned long *table __ro_after_init;
 static unsigned int table_bits __ro_after_init;
 
-/* In how many words an entry can be. That all are in use takes about as many threads. */
+/* The number of words in which an entry can be. They fill up only if most of the table does. */
 #define PROBES	16
 
 /* Cleared instead of an entry, when a window is opened again without a table. */

@@ -465,8 +465,8 @@ static int __init init_interrupted_table(void)
 /**
  * kpkeys_hardened_pgtables_init() - make page tables read-only
  *
- * Only says so on a machine without kpkeys. Panics if a page table cannot be
- * protected, as nobody would notice this later.
+ * On a machine without kpkeys, this only prints a line. Panics if a page table cannot
+ * be protected, as nobody would notice this later.
  *
  * Context: Boot, when the page allocator and static keys work, before the first
  *          secondary CPU is online.
@@ -485,9 +485,9 @@ void __init kpkeys_hardened_pgtables_init(void)
 		panic("kpkeys: CPU feature disappeared after the linear map was created\n");
 
 	/*
-	 * Windows first, page tables second: in between, windows are opened in
-	 * vain. Page tables that are allocated from here on are protected at
-	 * once, and the walk below finds all others.
+	 * Open windows before the first page table is read-only. Until then, they
+	 * have no effect. Page tables that are allocated from here on are
+	 * protected at once, and the walk below finds all others.
 	 */
 	static_branch_enable(&kpkeys_hardened_pgtables_key);
 

@@ -103,8 +103,8 @@ static_assert(ARRAY_SIZE(chunk_orders) <=
 #define CHUNK_SHARE		8
 
 /*
- * Callers that may refill leave this many pages on a node. Those that may not have
- * no other source.
+ * Callers that may refill leave this many pages on a node for the other callers, which
+ * have no other source of pages.
  */
 #define EMERGENCY_MARK		16
 
@@ -962,7 +962,7 @@ static void refill_work_fn(struct work_struct *work)
 	while (nr_free(nid) <= LOW_MARK && may_refill(GFP_KERNEL) && !ret)
 		ret = refill_node(nid, LOW_MARK);
 
-	/* Reclaim for the last pages, which are needed, but not to reach a mark. */
+	/* The last pages are worth reclaim, but reaching a mark is not. */
 	if (ret == -EAGAIN && nr_free(nid) <= EMERGENCY_MARK) {
 		struct page *page = refill_singles(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
 						   &ret);

@@ -20,7 +20,7 @@ struct page;
  * @lowest:     the lowest number of free pages on a node so far.
  * @refills:    chunks taken from the page allocator, by order, largest first.
  * @given_back: how often pages went back to the page allocator.
- * @splits:     how often that split the direct map.
+ * @splits:     how often the direct map was split for that.
  * @emergency:  pages handed out when a node had only a few left.
  * @refused:    allocations that found the cache empty and could not refill it.
  * @mismatched: pages that were freed twice, or in a list but not free.

@@ -27,7 +27,7 @@
 
 #define NR_MANY		1500
 
-/* Pages that a test made unusable, and that stay so. */
+/* Pages that a test made permanently unusable. */
 static unsigned long leaked_on_purpose;
 
 /* All tests run on the CPUs of one node. */
@@ -56,8 +56,8 @@ static void expect_conserved(struct kunit *test)
 }
 
 /*
- * Once the system is running, a cache that runs low is refilled by a worker, and
- * others take and free pages.
+ * On a running system, a worker refills a cache that runs low, and other tasks take
+ * and free pages.
  */
 static void skip_if_running(struct kunit *test)
 {
@@ -74,8 +74,8 @@ static void free_all(struct page **pages, unsigned int nr)
 }
 
 /*
- * All that is cached, and NR_MANY that a refill has to bring: more than two chunks
- * that nobody else has pages of. *@nr says how many that are.
+ * Take all cached pages, and NR_MANY more, which need a refill: this is more than two
+ * chunks of which no other task has a page. *@nr is set to the number of pages.
  */
 static struct page **alloc_many(struct kunit *test, unsigned int *nr)
 {
@@ -97,7 +97,7 @@ static struct page **alloc_many(struct kunit *test, unsigned int *nr)
 	return pages;
 }
 
-/* Refills as needed; every page is protected, and back in the cache in the end. */
+/* The cache is refilled as needed. Each page is protected, and returns to the cache. */
 static void kpkeys_pgtable_cache_test_many(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, during, after;
@@ -138,15 +138,15 @@ struct given_back {
 };
 
 /*
- * Which of the pages cannot be written, @nr if none. All other CPUs stand still:
- * a page that was given back may be anybody's by now.
+ * Return the index of a page that cannot be written, or @nr. All other CPUs are
+ * stopped, as a page that was given back may have another owner by now.
  */
 static int find_read_only(void *data)
 {
 	struct given_back *g = data;
 	int i;
 
-	/* The pages are free: KASAN would be right to complain. */
+	/* The pages are free, so KASAN would report the writes. */
 	kasan_disable_current();
 	for (i = 0; i < g->nr; i++) {
 		if (g->pages[i] && probe(page_address(g->pages[i])))
@@ -157,7 +157,7 @@ static int find_read_only(void *data)
 	return i;
 }
 
-/* Whole free chunks go back, ordinary and writable, and others are kept. */
+/* Chunks that are wholly free are given back as writable memory. Others are kept. */
 static void kpkeys_pgtable_cache_test_shrink(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -178,12 +178,12 @@ static void kpkeys_pgtable_cache_test_shrink(struct kunit *test)
 			g.pages[i] = NULL;
 	}
 	i = stop_machine(find_read_only, &g, NULL);
-	/* A refill may have taken it once more. */
+	/* A refill may have taken it again. */
 	KUNIT_EXPECT_TRUE_MSG(test, i == g.nr || kpkeys_pgtable_cache_owns(g.pages[i]),
 			      "a page was given back read-only");
 }
 
-/* Pages are handed out from the frame that has the fewest left. */
+/* Pages are handed out from the frame with the fewest free pages. */
 static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 {
 	struct page *one, *got, **pages;
@@ -199,7 +199,7 @@ static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 	}
 	kpkeys_pgtable_cache_free(one);
 	pages[0] = NULL;
-	/* Not from a magazine, which has what was freed last. */
+	/* Bypass the magazine, which has the pages that were freed last. */
 	kpkeys_pgtable_cache_shrink(0);
 	for (i = 0; i < 64; i++) {
 		got = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
@@ -211,7 +211,7 @@ static void kpkeys_pgtable_cache_test_fullest_first(struct kunit *test)
 	free_all(pages, nr);
 }
 
-/* Without sleeping. With PREEMPT_RT nothing is allocated while preemption is off. */
+/* Allocate without sleeping. PREEMPT_RT allows no allocation with preemption off. */
 static struct page *alloc_atomic(void)
 {
 	struct page *page;
@@ -226,7 +226,7 @@ static struct page *alloc_atomic(void)
 	return page;
 }
 
-/* Take page by page as somebody who may not refill, until there is none. */
+/* Take page by page without the right to refill, until no page is left. */
 static unsigned int drain(struct page **pages, unsigned int max)
 {
 	unsigned int nr;
@@ -240,7 +240,7 @@ static unsigned int drain(struct page **pages, unsigned int max)
 	return nr;
 }
 
-/* Down to nothing without a refill: NULL, and not a page from elsewhere. */
+/* An empty cache that must not be refilled returns NULL, and no page from elsewhere. */
 static void kpkeys_pgtable_cache_test_empty(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -253,7 +253,7 @@ static void kpkeys_pgtable_cache_test_empty(struct kunit *test)
 	max = before.cached + 100;
 	pages = kunit_kcalloc(test, max, sizeof(*pages), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
-	/* Nobody reaches what is in the magazine of another CPU, so stay on one. */
+	/* The magazines of other CPUs are out of reach, so stay on one CPU. */
 	migrate_disable();
 	kpkeys_pgtable_cache_shrink(0);
 	kpkeys_pgtable_cache_stats(&before);
@@ -269,7 +269,7 @@ static void kpkeys_pgtable_cache_test_empty(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Take all there is without a refill; *@nr says how many that are. There is room for one more. */
+/* Take all pages without a refill. *@nr is set to their number. There is room for one more. */
 static struct page **drain_all(struct kunit *test, unsigned int *nr)
 {
 	struct kpkeys_pgtable_cache_stats s;
@@ -299,7 +299,7 @@ static int set_pkey_or_fail(unsigned long addr, int nr, int pkey)
 	return refill_test_set_pkey(addr, nr, pkey);
 }
 
-/* The pkey of a new chunk cannot be set: it is kept aside, and tried again first. */
+/* A chunk whose pkey cannot be set is parked, and is tried first by the next refill. */
 static void test_refill_fails(struct kunit *test, bool after_split)
 {
 	struct kpkeys_pgtable_cache_stats failed, after;
@@ -317,7 +317,7 @@ static void test_refill_fails(struct kunit *test, bool after_split)
 	KUNIT_EXPECT_GT(test, failed.parked, 0);
 	expect_conserved(test);
 
-	/* The chunk that failed is the one that is tried now. */
+	/* The chunk that failed is tried now. */
 	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
 	kpkeys_pgtable_cache_stats(&after);
@@ -341,7 +341,7 @@ static void kpkeys_pgtable_cache_test_refill_fails_after_split(struct kunit *tes
 	test_refill_fails(test, true);
 }
 
-/* The last pages are for those who cannot wait for more. */
+/* The last pages are for callers that must not sleep. */
 static void kpkeys_pgtable_cache_test_emergency(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -374,13 +374,13 @@ static void kpkeys_pgtable_cache_test_emergency(struct kunit *test)
 	fail_after = 0;
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_set_pkey);
 	free_all(pages, nr + 1);
-	/* Other nodes had pages for long enough to give a chunk up. */
+	/* Other nodes had enough pages until a chunk was abandoned. */
 	if (num_node_state(N_MEMORY) > 1)
 		leaked_on_purpose += after.leaked - before.leaked;
 	expect_conserved(test);
 }
 
-/* However often the pkey of new chunks cannot be set, little memory is lost by that. */
+/* Little memory is lost, however often the pkey of new chunks cannot be set. */
 static void kpkeys_pgtable_cache_test_gives_up(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -402,7 +402,7 @@ static void kpkeys_pgtable_cache_test_gives_up(struct kunit *test)
 			before.leaked + 2 * BIT(ARCH_KPKEYS_PGTABLE_FRAME_ORDER));
 	leaked_on_purpose += after.leaked - before.leaked;
 
-	/* After a while it is tried again. */
+	/* After the pause, chunks are tried again. */
 	for (i = 0, page = NULL; i < 100 && !page; i++) {
 		schedule_timeout_uninterruptible(HZ / 10);
 		page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
@@ -418,7 +418,7 @@ static unsigned int max_order;
 static bool no_pages;
 static struct page *only;
 
-/* The page allocator has nothing larger than this, or only these pages and no more. */
+/* The page allocator has no larger chunk than this, or no pages but these. */
 static struct page *alloc_pages_up_to(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *page = only;
@@ -435,7 +435,7 @@ static struct page *alloc_pages_up_to(gfp_t gfp, unsigned int order, int nid)
 
 #define BLOCK_ORDER	9
 
-/* Single pages, which the direct map maps as part of a block, for free_block(). */
+/* Get single pages of a block that is not split. free_block() frees them. */
 static struct page *alloc_block(struct kunit *test)
 {
 	struct page *block, *next;
@@ -463,7 +463,7 @@ static struct page *alloc_block(struct kunit *test)
 	return block;
 }
 
-/* All but @nr pages from @first on, which somebody else has. */
+/* Free all pages of the block but @nr from @first on, which have another owner. */
 static void free_block(struct page *block, unsigned int first, unsigned int nr)
 {
 	unsigned int i;
@@ -475,8 +475,8 @@ static void free_block(struct page *block, unsigned int first, unsigned int nr)
 }
 
 /*
- * As somebody who may refill, with no memory to refill with: what is left is for
- * those who may not. There is room for @more.
+ * Allocate with the right to refill, but without memory for that. The last pages are
+ * left to callers that may not refill. There is room for @more.
  */
 static struct page **drain_to_mark(struct kunit *test, unsigned int *nr, unsigned int more)
 {
@@ -499,7 +499,7 @@ static struct page **drain_to_mark(struct kunit *test, unsigned int *nr, unsigne
 	return pages;
 }
 
-/* Who may not sleep gets the last pages, and never a refill. */
+/* A caller that must not sleep gets the last pages, and never refills. */
 static void kpkeys_pgtable_cache_test_atomic(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -529,7 +529,7 @@ static gfp_t seen_gfp[64];
 static unsigned int seen_order[64];
 static unsigned int nr_seen;
 
-/* The page allocator has nothing, and writes down how it was asked. */
+/* Stands in for the page allocator: has no memory, and records the gfp flags. */
 static struct page *record_and_fail(gfp_t gfp, unsigned int order, int nid)
 {
 	if (nr_seen < ARRAY_SIZE(seen_gfp)) {
@@ -541,8 +541,8 @@ static struct page *record_and_fail(gfp_t gfp, unsigned int order, int nid)
 }
 
 /*
- * Chunks are asked for without reclaim, and without the last pages of memory; the
- * last resort is a single page, by what the caller may do and no more.
+ * Chunks are allocated without reclaim, and not from the emergency reserves. The last
+ * resort is a single page, with the gfp flags of the caller.
  */
 static void kpkeys_pgtable_cache_test_gfp(struct kunit *test)
 {
@@ -581,7 +581,7 @@ static void kpkeys_pgtable_cache_test_gfp(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* vmalloc() sets PF_MEMALLOC for callers who may sleep, too: they get their tables. */
+/* vmalloc() sets PF_MEMALLOC also for callers that may sleep. They get their tables. */
 static void kpkeys_pgtable_cache_test_memalloc(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -606,7 +606,7 @@ static void kpkeys_pgtable_cache_test_memalloc(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* No memory at all: NULL, with nothing changed, and it works again afterwards. */
+/* Without any memory, NULL is returned and nothing changes. Later it works again. */
 static void kpkeys_pgtable_cache_test_no_memory(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -632,7 +632,7 @@ static void kpkeys_pgtable_cache_test_no_memory(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Where there are no large chunks, smaller ones do, if they have more than they take. */
+/* Without large chunks, smaller ones are used if they yield more than their split takes. */
 static void kpkeys_pgtable_cache_test_fragmented(struct kunit *test)
 {
 	const unsigned int orders[] = { CONT_PTE_SHIFT - PAGE_SHIFT,
@@ -662,7 +662,7 @@ static void kpkeys_pgtable_cache_test_fragmented(struct kunit *test)
 static struct page *next_single;
 static unsigned int nr_singles;
 
-/* Nothing but single pages of one block. */
+/* The page allocator only has single pages of one block. */
 static struct page *alloc_singles(gfp_t gfp, unsigned int order, int nid)
 {
 	if (order || !nr_singles)
@@ -673,8 +673,8 @@ static struct page *alloc_singles(gfp_t gfp, unsigned int order, int nid)
 }
 
 /*
- * Memory is in pieces, and the block that they are in is not split. The first pays
- * for the split, and each other one is a page table.
+ * Memory is fragmented into single pages of a block that is not split. The first page
+ * becomes the table for the split, and each other one a page table.
  */
 static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 {
@@ -706,7 +706,7 @@ static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
 	KUNIT_EXPECT_EQ(test, nr_singles, 0);
 	KUNIT_EXPECT_EQ(test, after.taken, before.taken + 200);
-	/* What is not a table of the split, or of the cache itself, has been handed out. */
+	/* All pages but those for the split and for the cache itself were handed out. */
 	KUNIT_EXPECT_EQ(test, i, 200 - demand - (after.meta - before.meta) -
 			(after.cached - before.cached));
 	KUNIT_EXPECT_EQ(test, after.reserved, before.reserved);
@@ -715,7 +715,7 @@ static void kpkeys_pgtable_cache_test_singles(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Nothing but single pages, with what their last user left in them. */
+/* The page allocator only has single pages, with the data of their last user. */
 static struct page *alloc_dirty_singles(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *page = order ? NULL : alloc_page(gfp);
@@ -726,7 +726,7 @@ static struct page *alloc_dirty_singles(gfp_t gfp, unsigned int order, int nid)
 	return page;
 }
 
-/* A single page that goes to its user at once is as empty as any other. */
+/* A single page that is handed out at once is zeroed like any other. */
 static void kpkeys_pgtable_cache_test_single_is_zero(struct kunit *test)
 {
 	struct page **pages;
@@ -749,7 +749,7 @@ static void kpkeys_pgtable_cache_test_single_is_zero(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Single pages whose pkey cannot be set: one of them is kept aside, and no other is lost. */
+/* If the pkey of single pages cannot be set, one of them is parked, and none is lost. */
 static void kpkeys_pgtable_cache_test_single_fails(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -806,7 +806,7 @@ static int set_pkey_with_nothing(unsigned long addr, int nr, int pkey)
 	return refill_test_set_pkey_of_none(addr, nr, pkey);
 }
 
-/* A reserve that is too small: -ENOMEM, before anything has changed. */
+/* If the reserve is too small, -ENOMEM is returned, and nothing has changed. */
 static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -833,7 +833,7 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 							 refused_addr + (PAGE_SIZE << max_order)));
 	expect_conserved(test);
 
-	/* The one that was refused is the next one to be tried. */
+	/* The chunk that was refused is tried next. */
 	pages[nr] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	KUNIT_EXPECT_NOT_NULL(test, pages[nr]);
 	KUNIT_EXPECT_EQ(test, probe((void *)refused_addr), -EFAULT);
@@ -842,7 +842,7 @@ static void kpkeys_pgtable_cache_test_reserve_too_small(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Who sets the pkey of a chunk refuses what set_memory_pkey() refuses. */
+/* The change of the pkey of a chunk refuses the same arguments as set_memory_pkey(). */
 static void kpkeys_pgtable_cache_test_arguments(struct kunit *test)
 {
 	unsigned long addr = get_zeroed_page(GFP_KERNEL);
@@ -857,7 +857,7 @@ static void kpkeys_pgtable_cache_test_arguments(struct kunit *test)
 	free_page(addr);
 }
 
-/* A page beside one of the cache is nobody's business but its owner's. */
+/* A page next to one of the cache stays as it is. */
 static void kpkeys_pgtable_cache_test_neighbour(struct kunit *test)
 {
 	struct page *block, **pages;
@@ -888,7 +888,7 @@ static void kpkeys_pgtable_cache_test_neighbour(struct kunit *test)
 static struct ptdesc *spared[REFILL_TEST_RESERVED];
 static unsigned int nr_spared, exact_demand;
 
-/* Of what is set aside, leave as much as the split takes. */
+/* Leave as many pages in the reserve as the split takes. */
 static int set_pkey_with_exactly(unsigned long addr, int nr, int pkey)
 {
 	exact_demand = split_kernel_leaf_mapping_demand(addr, addr + nr * PAGE_SIZE);
@@ -898,7 +898,7 @@ static int set_pkey_with_exactly(unsigned long addr, int nr, int pkey)
 	return refill_test_set_pkey(addr, nr, pkey);
 }
 
-/* A reserve that has what it takes, and not one page more. */
+/* The reserve has exactly as many pages as the split takes. */
 static void kpkeys_pgtable_cache_test_reserve_just_enough(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats after;
@@ -928,7 +928,7 @@ static void kpkeys_pgtable_cache_test_reserve_just_enough(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Who writes to a chunk on another CPU, before and after it gets its pkey. */
+/* The writer on another CPU, before and after the chunk gets its pkey. */
 static struct {
 	struct task_struct *task;
 	unsigned long *addr;
@@ -936,7 +936,7 @@ static struct {
 	int ret;
 } warm;
 
-/* Neither sleeps nor is interrupted meanwhile, which might empty the TLB. */
+/* Must neither sleep nor be interrupted meanwhile, which might empty the TLB. */
 static int write_warm(void *data)
 {
 	u64 end = ktime_get_mono_fast_ns() + 5ULL * NSEC_PER_SEC;
@@ -978,7 +978,7 @@ static int set_pkey_when_warm(unsigned long addr, int nr, int pkey)
 	return ret;
 }
 
-/* Once a chunk has its pkey, no CPU can write to it by what its TLB had before. */
+/* Once a chunk has its pkey, no CPU can write to it through a stale TLB entry. */
 static void kpkeys_pgtable_cache_test_warm_tlb(struct kunit *test)
 {
 	struct page **pages;
@@ -1008,7 +1008,7 @@ static void kpkeys_pgtable_cache_test_warm_tlb(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Its pkey cannot be restored: the chunk is neither used nor given back any more. */
+/* A chunk whose pkey cannot be reset is neither used nor given back any more. */
 static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -1034,7 +1034,7 @@ static void kpkeys_pgtable_cache_test_give_back_fails(struct kunit *test)
 
 static struct ptdesc *consumed[2];
 
-/* As if splitting the chunk off took both tables that it can take. */
+/* As if splitting the chunk off took two tables, which is the maximum. */
 static int set_pkey_and_consume(unsigned long addr, int nr, int pkey)
 {
 	int i, ret = refill_test_set_pkey(addr, nr, pkey);
@@ -1045,7 +1045,7 @@ static int set_pkey_and_consume(unsigned long addr, int nr, int pkey)
 	return ret;
 }
 
-/* What a refill takes out of the reserve comes back from its yield. */
+/* A refill replaces the pages that it takes out of the reserve. */
 static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats s;
@@ -1072,7 +1072,7 @@ static void kpkeys_pgtable_cache_test_top_up(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* A page that is used again is like a new one. */
+/* A page that is used again has no trace of its last use. */
 static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 {
 	struct ptdesc *ptdesc, *again;
@@ -1087,7 +1087,7 @@ static void kpkeys_pgtable_cache_test_recycled(struct kunit *test)
 	scoped_guard(kpkeys_hardened_pgtables)
 		memset(table, 0xff, PAGE_SIZE);
 	pagetable_dtor(ptdesc);
-	/* What is left of a lock that is too large for the page descriptor. */
+	/* The pointer to a lock that is too large for the page descriptor. */
 	set_page_private(ptdesc_page(ptdesc), 1);
 	pagetable_free(ptdesc);
 
@@ -1114,7 +1114,7 @@ static void free_dirty(struct page **pages, unsigned int nr)
 	free_all(pages, nr);
 }
 
-/* Of those that are in use, or of those that are not. */
+/* Of the pages that are in use, or of those that are not. */
 static unsigned int nr_not_zero(struct page **pages, unsigned int nr, bool used)
 {
 	unsigned int i, n = 0;
@@ -1127,7 +1127,7 @@ static unsigned int nr_not_zero(struct page **pages, unsigned int nr, bool used)
 	return n;
 }
 
-/* init_on_alloc and init_on_free hold for pages of the cache, too. */
+/* init_on_alloc and init_on_free also apply to pages of the cache. */
 static void kpkeys_pgtable_cache_test_init_on(struct kunit *test)
 {
 	bool on_alloc = want_init_on_alloc(GFP_KERNEL), on_free = want_init_on_free();
@@ -1139,7 +1139,7 @@ static void kpkeys_pgtable_cache_test_init_on(struct kunit *test)
 		pages[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, pages[i]);
 	}
-	/* Here they stay free, unless somebody else comes. */
+	/* They stay free here, unless another task takes them. */
 	migrate_disable();
 	static_branch_enable(&init_on_free);
 	free_dirty(pages, NR_DIRTY);
@@ -1169,7 +1169,7 @@ static void kpkeys_pgtable_cache_test_init_on(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* Frees come from wherever a reference may be dropped. */
+/* A page can be freed in any context. */
 struct late_free {
 	struct page *page;
 	struct rcu_head rcu;
@@ -1207,7 +1207,7 @@ static void kpkeys_pgtable_cache_test_free_anywhere(struct kunit *test)
 	}
 
 	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
-		/* There the page allocator needs preemption and interrupts to be on. */
+		/* With PREEMPT_RT, the page allocator needs preemption and interrupts on. */
 		pagetable_free(page_ptdesc(page[0]));
 		pagetable_free(page_ptdesc(page[1]));
 	} else {
@@ -1234,7 +1234,7 @@ static void kpkeys_pgtable_cache_test_free_anywhere(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* A shrinker that maps memory refills the cache; lockdep has nothing to say. */
+/* A shrinker that maps memory refills the cache, and lockdep does not complain. */
 static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 {
 	unsigned int noreclaim, nofs, nr;
@@ -1245,7 +1245,7 @@ static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 	skip_if_running(test);
 	pages = drain_to_mark(test, &nr, 0);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
-	/* As __perform_reclaim() */
+	/* As __perform_reclaim(). */
 	fs_reclaim_acquire(GFP_KERNEL);
 	noreclaim = memalloc_noreclaim_save();
 	nofs = memalloc_nofs_save();
@@ -1265,7 +1265,7 @@ static void kpkeys_pgtable_cache_test_vmalloc_in_reclaim(struct kunit *test)
 #define FRAME_PAGES	BIT(ARCH_KPKEYS_PGTABLE_FRAME_ORDER)
 #define NR_TABLES	(8 * FRAME_PAGES)
 
-/* One page in a hundred stays in use, here and there; nearly all the others go back. */
+/* One page in a hundred stays in use. Nearly all others are given back. */
 static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -1291,11 +1291,11 @@ static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
 	kpkeys_pgtable_cache_stats(&before);
 	KUNIT_EXPECT_GT(test, kpkeys_pgtable_cache_shrink(ULONG_MAX), NR_TABLES / 2);
 	kpkeys_pgtable_cache_stats(&after);
-	/* What stays on each node for the next tables, but never more than a frame of it. */
+	/* 128 pages stay on each node, and less than a frame besides. */
 	KUNIT_EXPECT_LE(test, after.cached, (FRAME_PAGES + 128) * num_node_state(N_MEMORY));
 	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + NR_TABLES / FRAME_PAGES + 1);
 	KUNIT_EXPECT_EQ(test, after.moving, 0);
-	/* All but one of the frames that are mapped by blocks. */
+	/* Frames that are mapped by blocks were split for this. */
 	if (in_blocks > 2 * FRAME_PAGES / 100)
 		KUNIT_EXPECT_GT(test, after.splits, before.splits);
 	for (i = 7; i < NR_TABLES; i += 100) {
@@ -1307,7 +1307,7 @@ static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* A page that is freed twice is refused, and is in the cache once. */
+/* A page that is freed twice is refused the second time, and is in the cache once. */
 static void kpkeys_pgtable_cache_test_double_free(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -1330,7 +1330,7 @@ static void kpkeys_pgtable_cache_test_double_free(struct kunit *test)
 	expect_conserved(test);
 }
 
-/* A page that is not the cache's stays who frees it. */
+/* A page that does not belong to the cache is left to the caller. */
 static void kpkeys_pgtable_cache_test_not_ours(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -1345,7 +1345,7 @@ static void kpkeys_pgtable_cache_test_not_ours(struct kunit *test)
 	__free_page(page);
 }
 
-/* A page that is broken is not handed out any more, whether it was in use or free. */
+/* A poisoned page is not handed out any more, whether it was in use or free. */
 static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 {
 #ifdef CONFIG_MEMORY_FAILURE
@@ -1362,7 +1362,7 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 		broken[i] = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 		KUNIT_ASSERT_NOT_NULL(test, broken[i]);
 	}
-	/* As the kernel learns of it; there is nothing it can do but to remember. */
+	/* As after a memory error. The kernel can only mark the page. */
 	memory_failure(page_to_pfn(broken[0]), MF_SW_SIMULATED);
 	free_all(broken, ARRAY_SIZE(broken));
 	memory_failure(page_to_pfn(broken[1]), MF_SW_SIMULATED);
@@ -1378,7 +1378,7 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 	free_all(pages, nr);
 	kpkeys_pgtable_cache_stats(&after);
 	KUNIT_EXPECT_EQ(test, after.poisoned, before.poisoned + 2);
-	/* They stay the cache's, which never uses them again. */
+	/* They still belong to the cache, which never uses them again. */
 	for (i = 0; i < ARRAY_SIZE(broken); i++) {
 		KUNIT_EXPECT_TRUE(test, PageHWPoison(broken[i]));
 		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_owns(broken[i]));
@@ -1389,7 +1389,7 @@ static void kpkeys_pgtable_cache_test_poisoned(struct kunit *test)
 #endif
 }
 
-/* Hibernation does not save pages that are PageOffline(), and the state must be saved. */
+/* Hibernation does not save PageOffline() pages, so state must not be in one. */
 static void kpkeys_pgtable_cache_test_state_is_saved(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats s;
@@ -1404,7 +1404,7 @@ static void kpkeys_pgtable_cache_test_state_is_saved(struct kunit *test)
 		    !PageOffline(page))
 			nr++;
 	}
-	/* Pages that are set aside for the three levels of the index have no content yet. */
+	/* Spare pages for the three levels of the index have no content yet. */
 	KUNIT_EXPECT_GT(test, s.meta, 3);
 	KUNIT_EXPECT_GE(test, nr, s.meta - 3);
 }
@@ -1426,8 +1426,8 @@ static int node_of_page_allocator(struct kunit *test)
 }
 
 /*
- * Each CPU gets pages of its node, or of the nearest one with memory, and they go back
- * there, whichever CPU frees them.
+ * Each CPU gets pages of its node, or of the nearest one with memory. They return to
+ * that node, whichever CPU frees them.
  */
 static void kpkeys_pgtable_cache_test_node(struct kunit *test)
 {
@@ -1450,10 +1450,10 @@ static void kpkeys_pgtable_cache_test_node(struct kunit *test)
 				KUNIT_EXPECT_EQ(test, page_to_nid(pages[n]), nid);
 		}
 		kpkeys_pgtable_cache_stats(&after);
-		/* By chunks, and not page by page */
+		/* By chunks, and not page by page. */
 		KUNIT_EXPECT_EQ(test, after.refills[NR_ORDERS - 1], before.refills[NR_ORDERS - 1]);
 	}
-	/* All by the last CPU; then each finds those of its own node again. */
+	/* The last CPU frees all. Then each CPU gets pages of its own node again. */
 	free_all(pages, n);
 	for_each_online_cpu(cpu) {
 		set_cpus_allowed_ptr(current, cpumask_of(cpu));
@@ -1483,7 +1483,7 @@ static int herd(void *data)
 {
 	struct herd *h = data;
 
-	/* What the test replaces is replaced here, too. */
+	/* The stubs of the test apply here, too. */
 	current->kunit_test = h->test;
 	wait_for_completion(&herd_start);
 	h->page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
@@ -1495,7 +1495,7 @@ static int herd(void *data)
 	return 0;
 }
 
-/* Slow enough for all others to find the cache empty, too. */
+/* Slow enough for all other tasks to find the cache empty, too. */
 static struct page *alloc_slowly(gfp_t gfp, unsigned int order, int nid)
 {
 	if (order == ARCH_KPKEYS_PGTABLE_FRAME_ORDER)
@@ -1505,7 +1505,7 @@ static struct page *alloc_slowly(gfp_t gfp, unsigned int order, int nid)
 	return alloc_pages(gfp, order);
 }
 
-/* Many find the cache empty at once: one of them takes a block, the others wait for it. */
+/* Many tasks find the cache empty at once. One takes a block, and the others wait. */
 static void kpkeys_pgtable_cache_test_herd(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
@@ -1576,7 +1576,7 @@ static int racer(void *data)
 	return 0;
 }
 
-/* Refills, splits, frees and the shrinker against each other. */
+/* Refills, splits, frees and the shrinker race. */
 static void kpkeys_pgtable_cache_test_race(struct kunit *test)
 {
 	struct task_struct *t[NR_THREADS];
