@@ -264,7 +264,7 @@ static void kpkeys_split_test_hammer(struct kunit *test)
 		struct window *w = test->priv;
 		unsigned int demand;
 
-		/* Both in the lower block every other time. */
+		/* Every other time, both are in the lower block. */
 		if (i & 1)
 			end = start + min(above, below) * PAGE_SIZE;
 		window_map(test);
@@ -337,12 +337,12 @@ static void kpkeys_split_test_direct_map(struct kunit *test)
 
 #define HAMMER_THREADS	4
 #define HAMMER_ROUNDS	40
-/* All are kept until the end: larger ones would use up memory with 64K pages. */
+/* All are kept until the end. Larger ones would use up memory with 64K pages. */
 #define HAMMER_ORDER	get_order(SZ_4M)
 
 struct hammer {
 	struct kunit *test;
-	/* Keep it, or the next one would be where the map is split already. */
+	/* Keep it, or the next one might be in memory that is split already. */
 	struct page *page[HAMMER_ROUNDS];
 	unsigned int order[HAMMER_ROUNDS];
 	unsigned int done;		/* ranges taken out and put back */
@@ -465,7 +465,7 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 	KUNIT_EXPECT_GT(test, done, HAMMER_ROUNDS);
 }
 
-/* Once for all tests, as KASAN takes long to make the shadow of the area. */
+/* Only once for all tests, as KASAN takes long to create the shadow of the area. */
 static int kpkeys_split_test_suite_init(struct kunit_suite *suite)
 {
 	unsigned long block = block_size();

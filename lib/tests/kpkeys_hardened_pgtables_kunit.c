@@ -28,7 +28,7 @@ MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 #define LAST_LEVEL	3
 #define NR_LEVELS	(LAST_LEVEL + 2)	/* levels -1 to 3 */
 
-/* Write the present value to a table: 0 if that was possible. */
+/* Write the present value to a table. Returns 0 if this was possible. */
 static int probe(u64 *entry)
 {
 	u64 val = READ_ONCE(*entry);
@@ -109,7 +109,7 @@ static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 	for (level = root_level(); level <= LAST_LEVEL; level++) {
 		if (!entry[level + 1])
 			continue;
-		/* The kernel's root is in .rodata, which is not read-only from the start. */
+		/* The root of the kernel is in .rodata, which becomes read-only later. */
 		if (mm == &init_mm && level == root_level()) {
 			if (system_state >= SYSTEM_RUNNING)
 				KUNIT_EXPECT_EQ_MSG(test, probe(entry[level + 1]),
@@ -126,7 +126,7 @@ static void check_tables_of(struct kunit *test, struct mm_struct *mm,
 	KUNIT_EXPECT_GT_MSG(test, nr, 0, "%s has no tables", what);
 }
 
-/* Change a bit that only software uses: 0 if that was possible. */
+/* Change a bit that only software uses. Returns 0 if this was possible. */
 static int corrupt(struct kunit *test, u64 *entry)
 {
 	u64 was = READ_ONCE(*entry), wrong = was ^ PTE_DIRTY;
@@ -180,7 +180,7 @@ static void kpkeys_pgtables_test_write_user(struct kunit *test)
 	corrupt_tables_of(test, current->mm, addr, "user memory");
 }
 
-/* The purpose of an attack: the address now maps memory of the attacker's choice. */
+/* The purpose of an attack: the address now maps memory that the attacker chose. */
 static void kpkeys_pgtables_test_redirect_user(struct kunit *test)
 {
 	bool protected = kpkeys_hardened_pgtables_enabled();
@@ -321,7 +321,7 @@ static bool has_pkey(u64 leaf, int pkey)
 	return (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(pkey);
 }
 
-/* A table is read-only and zeroed, and ordinary or cached after it was freed. */
+/* A table is read-only and zeroed. After it was freed, it is writable or in the cache. */
 static void kpkeys_pgtables_test_alloc_free(struct kunit *test)
 {
 	static const unsigned int orders[] = { 0, 1, 3 };
@@ -490,7 +490,7 @@ static void check_mappings(struct walk *w, u64 *table, int level,
 
 		prev = desc;
 		desc = READ_ONCE(table[i]);
-		/* The same few tables map terabytes of KASAN shadow. */
+		/* A few tables, again and again, map terabytes of KASAN shadow. */
 		if (!(desc & PTE_VALID) || desc == prev)
 			continue;
 		if (desc_is_table(desc, level))
@@ -502,7 +502,7 @@ static void check_mappings(struct walk *w, u64 *table, int level,
 
 /*
  * All other CPUs are stopped, so that no table is allocated or freed. A fixmap slot
- * maps a table only while it is written, so let it map one now.
+ * maps a table only while the table is written, so let a slot map one now.
  */
 static int do_walk(void *data)
 {

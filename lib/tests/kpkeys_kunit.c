@@ -340,10 +340,10 @@ static void kpkeys_test_sleep_in_context(struct kunit *test)
 		EXPECT_OPEN(test);
 		wake_up_process(r.task);
 		ret = remote_wait(&r);
-		/* The other thread may have been done before this one slept. */
+		/* The other thread may have finished before this one slept. */
 		schedule_timeout_uninterruptible(1);
 		EXPECT_CLOSED(test);
-		/* Not for good. */
+		/* It can be opened again. */
 		scoped_guard(kpkeys_pgtables)
 			EXPECT_OPEN(test);
 	}
@@ -363,7 +363,7 @@ static int remote_sleep_open(struct remote *r)
 	return ret ? -EIO : probe(r->test);
 }
 
-/* And vice versa: it does not find the window of the sleeper open. */
+/* Conversely, the test does not find the window of a sleeping thread open. */
 static void kpkeys_test_wake_into_context(struct kunit *test)
 {
 	struct remote r = {};

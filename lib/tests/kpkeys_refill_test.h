@@ -3,8 +3,8 @@
 #define _KPKEYS_REFILL_TEST_H
 
 /*
- * All that tests of the cache know about where a refill gets the page tables from
- * that its own split takes. See kpkeys_split_test.h.
+ * Where a refill gets the page tables for its own split, for the tests of the cache.
+ * See kpkeys_split_test.h.
  */
 #include <kunit/static_stub.h>
 
@@ -14,10 +14,10 @@
 
 #include <asm/mmu.h>
 
-/* Pages of the cache that are set aside for it while there is no refill. */
+/* The number of pages that the cache sets aside for this between refills. */
 #define REFILL_TEST_RESERVED	2
 
-/* What replaces the change of the pkey in a refill; it may call what follows. */
+/* A stub for the change of the pkey in a refill. It may call the functions below. */
 static int (*refill_test_fn)(unsigned long addr, int nr, int pkey);
 
 static struct kpkeys_split_reserve *refill_test_reserve;
@@ -28,7 +28,7 @@ static int refill_test_set_pkey(unsigned long addr, int nr, int pkey)
 	return set_memory_pkey_reserve(addr, nr, pkey, refill_test_reserve);
 }
 
-/* The change if there were no pages for its split. */
+/* The change, as if there were no pages for its split. */
 static int refill_test_set_pkey_of_none(unsigned long addr, int nr, int pkey)
 {
 	KPKEYS_SPLIT_RESERVE_ONSTACK(none);

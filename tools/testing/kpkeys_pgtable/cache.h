@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The two files as they are, or as a mutant has them. */
+/* The two files, unchanged or as a mutant. */
 #ifndef RESERVE_C
 #define RESERVE_C	"../../../mm/kpkeys_split_reserve.c"
 #endif

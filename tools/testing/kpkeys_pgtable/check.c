@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where every page is, by what the cache itself knows. All that depends on its
- * insides is in this file, which is included after them.
+ * Finds the place of every page from the state of the cache. Only this file depends
+ * on the internals of the cache. It is included after them.
  */
 
 enum place {
@@ -10,23 +10,23 @@ enum place {
 	AT_FRAME,		/* free, in its frame */
 	AT_MAGAZINE,
 	AT_RESERVE,
-	AT_STATE,		/* what the cache keeps its state in */
-	AT_SPARE,		/* set aside for that, without content */
+	AT_STATE,		/* state of the cache */
+	AT_SPARE,		/* set aside for state, without content */
 	AT_PARKED,
 	AT_TABLE,		/* of the direct map */
-	AT_HELD,		/* handed out, or of somebody else */
-	/* What no list knows of: */
-	AT_POISON,		/* broken and ours */
-	AT_LEAK,		/* ours, but its pkey could not be restored */
+	AT_HELD,		/* handed out, or not from the cache */
+	/* Pages that are in no list: */
+	AT_POISON,		/* poisoned, and ours */
+	AT_LEAK,		/* ours, but its pkey could not be reset */
 	AT_ABANDONED,		/* its pkey could not be set */
-	AT_BIN,			/* broken, and freed to the page allocator */
+	AT_BIN,			/* poisoned, and freed to the page allocator */
 	NR_PLACES
 };
 
 static u8 place[MODEL_NR_PAGES];
 static struct frame *frames[MODEL_NR_PAGES >> FRAME_ORDER];
 
-/* What the bits say of a page. */
+/* The bits of a page. */
 static bool is_ours(unsigned long i)
 {
 	return frames[i >> FRAME_ORDER] &&
@@ -39,7 +39,7 @@ static bool is_used(unsigned long i)
 	       test_bit(i & (FRAME_PAGES - 1), frames[i >> FRAME_ORDER]->used);
 }
 
-/* A page is in one place. */
+/* Each page is in one place. */
 static void found(struct page *page, enum place where)
 {
 	unsigned long i = page - mem_map;
@@ -62,7 +62,7 @@ static void found_reserve(struct kpkeys_split_reserve *reserve, enum place where
 	CHECK(reserve->nr == nr);
 }
 
-/* The pages that the cache keeps its state in. */
+/* The pages with the state of the cache. */
 static void each_state_page(void **table, int level, void (*fn)(struct page *page))
 {
 	unsigned int i;
@@ -113,7 +113,7 @@ static void check_frame(unsigned long first)
 	CHECK(list_empty(&frame->node) == !free);
 }
 
-/* A frame with free pages is where it is looked for. */
+/* A frame with free pages is in the right bucket. */
 static void check_node(int nid)
 {
 	struct node_frames *node = &cache->frames[nid];
@@ -174,7 +174,7 @@ static void found_tables(void)
 	}
 }
 
-/* The bits, the pkey and the flag of a page go with the place where it is. */
+/* The bits, the pkey and the flag of a page match its place. */
 static void check_page(unsigned long i)
 {
 	bool ours = is_ours(i), used = is_used(i);
@@ -182,7 +182,7 @@ static void check_page(unsigned long i)
 
 	if (model.buddy[i])
 		found(page, AT_BUDDY);
-	/* All that is not a table, or known to be somewhere. */
+	/* Pages that are neither tables nor in any known place. */
 	if (place[i] == NOWHERE && ours)
 		place[i] = page->broken && model.pkey[i] == KPKEYS_PKEY_PGTABLES ?
 			   AT_POISON : AT_LEAK;
@@ -210,7 +210,7 @@ static void check_page(unsigned long i)
 		break;
 	case AT_TABLE:
 	case AT_HELD:
-		/* Tables from before there was a cache are not its own. */
+		/* Tables that are older than the cache do not belong to it. */
 		CHECK(used == ours);
 		CHECK(model.pkey[i] == (ours ? KPKEYS_PKEY_PGTABLES : KPKEYS_PKEY_DEFAULT));
 		break;
@@ -218,13 +218,13 @@ static void check_page(unsigned long i)
 		CHECK(!used);
 		break;
 	}
-	/* Nobody saves the content of pages that are offline. */
+	/* The content of PageOffline() pages is not saved. */
 	CHECK(page->offline == (ours && !used && place[i] != AT_STATE));
 }
 
 /*
- * Check where all pages are. Nobody else runs; the caller has found() what it
- * holds after check_begin().
+ * Check the places of all pages. No other thread runs. The caller has called found()
+ * for the pages that it holds, after check_begin().
  */
 static void check_begin(void)
 {
@@ -273,7 +273,7 @@ static void check_end(void)
 	CHECK(stats.meta == nr[AT_STATE] + nr[AT_SPARE]);
 	CHECK(!stats.moving);
 	CHECK(stats.parked == nr[AT_PARKED]);
-	/* One that is leaked may turn out to be broken as well. */
+	/* A leaked page may also be poisoned. */
 	CHECK(stats.poisoned + stats.leaked ==
 	      nr[AT_POISON] + nr[AT_LEAK] + nr[AT_ABANDONED]);
 	CHECK(counted(ABANDONED) == nr[AT_ABANDONED]);
@@ -283,7 +283,7 @@ static void check_end(void)
 	CHECK(refill_reserve.nr <= CHUNK_MAX_DEMAND && cache->nr_spare <= INDEX_LEVELS);
 }
 
-/* Map memory by blocks again, but where the parked chunk was split off. */
+/* Map memory by blocks again, except where the parked chunk was split off. */
 static void remap(unsigned long pud)
 {
 	if (!cache->parked.tries || model_index(cache->parked.pfn) >> MODEL_PUD_ORDER != pud)
@@ -291,8 +291,8 @@ static void remap(unsigned long pud)
 }
 
 /*
- * A window is what it takes to change the state of the cache: what it was when the
- * last one closed it is when the next one opens.
+ * The state of the cache changes inside windows only: when a window opens, the state
+ * is what it was when the previous one closed.
  */
 static u64 state_hash, hash;
 static bool state_known;

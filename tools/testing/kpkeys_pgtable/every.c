@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * All sequences of a few operations on a cache that is empty, with all ways in
- * which a few of the calls that can fail do so: every STEPS FAILURES
+ * Try all sequences of a few operations on an empty cache, with all combinations of
+ * a few failures of calls that can fail: every STEPS FAILURES
  *
  * A run asks choose() for each operation and each failure. The next one repeats it
  * up to the last choice that has an alternative, and takes that.
@@ -27,7 +27,7 @@ static unsigned int choose(unsigned int nr)
 	return chosen[at++];
 }
 
-/* Is there one more way? */
+/* Is there another sequence? */
 static bool next(void)
 {
 	while (nr_chosen && chosen[nr_chosen - 1] + 1 == choices[nr_chosen - 1])
@@ -50,11 +50,11 @@ static bool fails(enum model_fail what)
 	return true;
 }
 
-/* How memory is when the sequence begins. */
+/* The state of memory when a sequence begins. */
 static void begin(void)
 {
 	CHECK(start(1));
-	/* All of it in use but a few pages here and there; or in large pieces, too. */
+	/* Fragmented into single free pages, or with large chunks, too. */
 	if (choose(2))
 		fragment(0, MODEL_NR_PAGES, 3);
 	model_ctx.atomic = true;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * For libFuzzer: two bytes are a step, see harness.c.
+ * Entry point for libFuzzer. Two bytes are a step, see harness.c.
  */
 #include "cache.h"
 #include "harness.c"

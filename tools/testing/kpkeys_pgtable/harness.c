@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A sequence of bytes becomes a sequence of what users of the cache and of the
- * reserve do, with a check of all pages after each step. The bytes come from a
- * random generator or from a fuzzer.
+ * Turns a sequence of bytes into a sequence of operations on the cache and on the
+ * reserve, and checks all pages after each step. The bytes come from a random
+ * generator or from a fuzzer.
  */
 #define MAX_HELD	4096
 
 static struct {
 	struct page *page[MAX_HELD];	/* as tables, from the cache */
 	unsigned int nr;
-	struct page *foreign[MAX_HELD];	/* from the page allocator, for something else */
+	struct page *foreign[MAX_HELD];	/* from the page allocator, for other users */
 	unsigned int nr_foreign;
 	struct kpkeys_split_reserve reserve;
 	unsigned int nr_interrupts;
@@ -86,7 +86,7 @@ static void op_free(unsigned int which)
 	CHECK(kpkeys_pgtable_cache_free(page));
 }
 
-/* An interrupt, wherever they are on: it takes a page, or gives one back. */
+/* Runs wherever interrupts are enabled, and takes or frees a page. */
 static void irq_handler(void)
 {
 	if (++held.nr_interrupts % 7)
@@ -118,7 +118,7 @@ static void op_fill(unsigned int nr)
 	unsigned int before = held.reserve.nr, i;
 
 	if (kpkeys_split_reserve_fill(&held.reserve, nr)) {
-		/* What there is stays. */
+		/* The reserve keeps its pages. */
 		CHECK(held.reserve.nr >= before && held.reserve.nr < nr);
 		return;
 	}
@@ -126,7 +126,7 @@ static void op_fill(unsigned int nr)
 	for (i = 0; i < nr && held.nr < MAX_HELD; i++) {
 		struct ptdesc *ptdesc = pagetable_alloc_split(&held.reserve);
 
-		/* The promise. */
+		/* fill() has promised this. */
 		CHECK(ptdesc);
 		hold(ptdesc_page(ptdesc));
 	}
@@ -156,7 +156,7 @@ static void op_foreign(unsigned int arg)
 	}
 }
 
-/* Somebody has all pages of a range but one of each 2^order. */
+/* Take all free pages of a range, except one of each 2^order. */
 static void fragment(unsigned long start, unsigned long nr, unsigned int order)
 {
 	unsigned long i;
@@ -208,7 +208,7 @@ static void op_oom(void)
 	CHECK(freed);
 }
 
-/* Memory is to go offline: free pages of the cache must not keep it from that. */
+/* Memory is about to go offline. Free pages of the cache must not prevent this. */
 static void op_offline(unsigned int arg)
 {
 	unsigned long first = (unsigned long)arg % MODEL_NR_PUDS << MODEL_PUD_ORDER, i;
@@ -223,7 +223,7 @@ static void op_offline(unsigned int arg)
 	model.isolated_start = first;
 	model.isolated_end = first + mem.nr_pages;
 	CHECK(model.memory_notifier(NULL, MEM_GOING_OFFLINE, &mem) == NOTIFY_OK);
-	/* Unless others that could take their place are wanting, or some of them are in use. */
+	/* Frames without a page in use were given back, if other pages can take their place. */
 	for (i = 0; i < mem.nr_pages && !model.failed && !model.no_split; i += FRAME_PAGES) {
 		struct frame *frame = frame_of(mem.start_pfn + i);
 
@@ -236,19 +236,19 @@ static void op_offline(unsigned int arg)
 	model.irq_handler = handler;
 }
 
-/* A page is marked as broken, wherever it is. */
+/* Mark a page as poisoned, whatever its place is. */
 static void op_poison(unsigned int arg)
 {
 	unsigned long i = arg * (MODEL_NR_PAGES / 256);
 
 	if (held.nr && arg & 1)
 		i = held.page[arg % held.nr] - mem_map;
-	/* The page allocator sees to its own. */
+	/* Pages of the page allocator are not the concern of this test. */
 	if (!model.buddy[i])
 		mem_map[i].broken = true;
 }
 
-/* Somebody frees a page again, or one that is not his. */
+/* A page is freed twice, or by a caller that does not own it. */
 static void op_free_wrong(unsigned int arg)
 {
 	unsigned long mismatched = counted(MISMATCHED), i = arg * (MODEL_NR_PAGES / 256);
@@ -265,7 +265,7 @@ static void step(u8 op, u8 arg)
 {
 	unsigned int i;
 
-	/* Then it warns of a stock that was too small. */
+	/* If nothing can be split, the cache may warn that it runs empty. */
 	model.quiet = model.no_split;
 	model.failed = false;
 	switch (op % 26) {
@@ -367,7 +367,7 @@ static void step(u8 op, u8 arg)
 		model_ctx.mems_allowed = arg & 8 ? (arg & 2) % model.nr_nodes + 1 : 0;
 		if (model_ctx.mems_allowed > 1 && model.nr_nodes == 1)
 			model_ctx.mems_allowed = 1;
-		/* mempolicy_slab_node() is asked for both. */
+		/* mempolicy_slab_node() is called for both. */
 		if (model_ctx.mems_allowed && !model_ctx.mempolicy)
 			model_ctx.mempolicy = 1 + numa_mem_id();
 		break;
@@ -382,7 +382,7 @@ static void step(u8 op, u8 arg)
 	check();
 }
 
-/* Boot; false if there was not enough memory for it. */
+/* Boot. Returns false if there was not enough memory. */
 static bool start(int nr_nodes)
 {
 	int ret;
@@ -402,7 +402,7 @@ static bool start(int nr_nodes)
 	return true;
 }
 
-/* Free all pages that were handed out. Only the cache has pages then. */
+/* Free all pages that were handed out, so that only the cache has pages. */
 static void finish(void)
 {
 	memset(model.fail_at, 0, sizeof(model.fail_at));

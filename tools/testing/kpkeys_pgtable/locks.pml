@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Who waits for whom when page tables are protected: refills, splits, reclaim and
- * the conversion of the direct map under stop_machine(). For spin:
+ * A model of the locks around protected page tables: refills, splits, reclaim and the
+ * conversion of the direct map under stop_machine(). For spin:
  *
  *	spin -a locks.pml && cc -o pan pan.c && ./pan
  *
  * An invalid end state is a deadlock. -DRECLAIM_UNDER_NODE, -DALLOC_UNDER_MUTEX,
  * -DALLOC_UNDER_SPLIT_LOCK, -DMUTEX_FIRST, -DSPLIT_LOCK_FIRST,
- * -DSPLIT_WITH_CPUS_STOPPED and -DNOT_COVERED are kernels that have one, or in the
+ * -DSPLIT_WITH_CPUS_STOPPED and -DNOT_COVERED select kernels that deadlock, or in the
  * last case run out of page tables for a split.
  *
- * Tasks that refill: mm/kpkeys_pgtable_cache.c. Tasks that split: set_memory_*(), in
- * arch/arm64/mm/mmu.c. Counts are small: what matters is that pages run out. There is
- * one node, and the pages for its frames are left out: they are filled up as the
- * reserve is.
+ * Tasks refill as in mm/kpkeys_pgtable_cache.c, and split as set_memory_*() does in
+ * arch/arm64/mm/mmu.c. Counts are small, so that pages run out. There is one node. The
+ * pages for its frames are left out, because they are filled up in the same way as the
+ * reserve.
  */
 #define NR_TASKS	2
 #define CHUNK		2	/* pages that a refill brings */
 #define DEMAND		1	/* CHUNK_MAX_DEMAND, and that of any split */
 
-/* Mutexes: who waits for one is blocked. In mm/kpkeys_pgtable_cache.c: */
+/* Mutexes, which block tasks that wait for them. In mm/kpkeys_pgtable_cache.c: */
 bool node_refill;		/* nodes[].refill */
 bool refill_mutex;
-/* And elsewhere: */
+/* Elsewhere: */
 bool split_lock;		/* arch/arm64/mm/mmu.c: pgtable_split_lock */
-bool shrinker_lock;		/* of a shrinker; others allocate tables under it, with GFP_NOFS */
-bool stopping;			/* stop_machine(): no task gets any further, whatever it holds */
+bool shrinker_lock;		/* of a shrinker; other tasks allocate tables under it, with GFP_NOFS */
+bool stopping;			/* stop_machine(): no task makes progress, whatever it holds */
 
 byte cached = 0;		/* free pages of the node */
 byte reserve = DEMAND;		/* refill_reserve.nr */
@@ -35,7 +35,7 @@ byte memory = 2;		/* pages that the page allocator has */
 #define lock(l)		atomic { !l -> l = true }
 #define unlock(l)	l = false
 
-/* The split proper: consumes from the reserve that is handed in, nothing else. */
+/* The split itself takes pages from the given reserve only. */
 inline split(r, nr)
 {
 	lock(split_lock);
@@ -47,12 +47,12 @@ inline split(r, nr)
 	unlock(split_lock)
 }
 
-/* refill_with(): under the refill mutex, with pages that are the caller's. */
+/* refill_with(): under the refill mutex, with pages of the caller. */
 inline refill_with(nr)
 {
 	atomic {				/* top_up() */
 		if
-		:: need = 0			/* there is a boundary already */
+		:: need = 0			/* the boundary exists already */
 		:: need = DEMAND
 		fi;
 		if
@@ -80,12 +80,12 @@ inline refill_with(nr)
 	fi
 }
 
-/* refill_node(): nobody here waits for reclaim. */
+/* refill_node(): nothing here waits for reclaim. */
 inline refill_node()
 {
 	lock(node_refill);
 	if
-	:: cached > 0				/* somebody else was faster */
+	:: cached > 0				/* another task was faster */
 	:: cached == 0 ->
 		lock(refill_mutex);
 #ifdef ALLOC_UNDER_MUTEX
@@ -128,7 +128,7 @@ inline refill_node()
 	unlock(node_refill)
 }
 
-/* refill_singles(), when the page is there: the caller has waited for it, or not. */
+/* refill_singles(), once it has a page, for which the caller may have waited. */
 inline refill_single()
 {
 	have = false;
@@ -156,8 +156,8 @@ inline take(got)
 }
 
 /*
- * What others' shrinkers do to this very task, for the variants that reclaim where
- * they must not: they wait for any of these locks.
+ * For the variants that reclaim where they must not: shrinkers that run in this task
+ * wait for any of these locks.
  */
 inline direct_reclaim()
 {
@@ -170,10 +170,10 @@ inline direct_reclaim()
 }
 
 /*
- * alloc_pages(): when there is no memory, the shrinkers run in this very context.
- * That of the cache takes no mutex but the split lock. Those of others change the
- * direct map in a PF_MEMALLOC scope, for which they allocate tables, and so refill,
- * but do not reclaim again; and one takes a lock of its own, unless it is told not to.
+ * alloc_pages(): without free memory, the shrinkers run in this task. That of the
+ * cache takes no mutex but the split lock. Others change the direct map in a
+ * PF_MEMALLOC scope: they allocate tables for this, and so refill, but do not reclaim
+ * again. One of them takes a lock of its own, unless the gfp flags forbid it.
  */
 inline reclaim(nofs)
 {
@@ -183,7 +183,7 @@ inline reclaim(nofs)
 		take(got);
 		if
 		:: got ->
-			split(reserve, 0);	/* its table is of its own pages */
+			split(reserve, 0);	/* its table is one of these pages */
 			memory++;
 			got = false
 		:: else
@@ -197,7 +197,7 @@ inline reclaim(nofs)
 		if
 		:: got ->
 			split(got, DEMAND);
-			cached++		/* in time, that table is free again */
+			cached++		/* that table is freed at some time */
 		:: else
 		fi
 	:: !nofs ->
@@ -206,7 +206,7 @@ inline reclaim(nofs)
 	fi
 }
 
-/* kpkeys_pgtable_cache_alloc() by who may refill: alloc_slow(). */
+/* kpkeys_pgtable_cache_alloc() by a task that may refill: alloc_slow(). */
 inline alloc(nofs)
 {
 	take(got);
@@ -226,9 +226,9 @@ inline alloc(nofs)
 }
 
 /*
- * A task allocates and frees page tables, also under a lock that a shrinker takes,
- * and splits with a reserve of its own, which is filled before the split lock is
- * taken: fill_and_split_range().
+ * A task allocates and frees page tables, also under a lock that a shrinker takes. It
+ * splits with a reserve of its own, which it fills before it takes the split lock, as
+ * fill_and_split_range() does.
  */
 active [NR_TASKS] proctype task() provided (!stopping)
 {
@@ -246,7 +246,7 @@ end:	do
 		if
 		:: got ->
 			split(got, DEMAND);
-			/* kpkeys_split_reserve_return(); and the table goes as well, in time */
+			/* kpkeys_split_reserve_return(); the table is freed at some time */
 			cached++
 		:: else				/* -ENOMEM: nothing has changed */
 		fi
@@ -261,12 +261,12 @@ end:	do
 }
 
 /*
- * linear_map_maybe_split_to_ptes(): all pages first, then all CPUs stop, while tasks
- * hold any mutex; so none may be waited for.
+ * linear_map_maybe_split_to_ptes(): first it gets all pages, then it stops all CPUs.
+ * Tasks may hold any mutex then, so it must not wait for one.
  */
 active proctype convert()
 {
-	/* The tables are allocated before, as a task allocates, and with nothing held. */
+	/* The tables are allocated beforehand, with no lock held. */
 	stopping = true;
 #ifdef SPLIT_WITH_CPUS_STOPPED
 	(!split_lock) -> split_lock = true;

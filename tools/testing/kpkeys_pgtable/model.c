@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The world around the cache and the reserve, see model.h.
+ * The environment of the cache and of the reserve, see model.h.
  *
  * The direct map follows arch/arm64/mm/mmu.c: demand_at() is split_demand(),
  * split_at() is split_kernel_leaf_mapping_locked(), set_range() the rest of
@@ -168,7 +168,7 @@ bool model_idle(void)
 }
 
 /*
- * CPUs: while interrupts are off on a CPU, no other thread runs there.
+ * CPUs. While interrupts are off on a CPU, no other thread runs there.
  */
 static struct model_lock cpus[MODEL_NR_CPUS] = {
 	[0 ... MODEL_NR_CPUS - 1] = { .lock = PTHREAD_MUTEX_INITIALIZER },
@@ -187,7 +187,7 @@ static void interrupt(void)
 
 	if (!model.irq_handler || model_ctx.interrupt)
 		return;
-	/* The window is closed for it. */
+	/* An interrupt runs with the window closed. */
 	if (model_ctx.window && model.window_hook)
 		model.window_hook(false);
 	model_ctx.window = 0;
@@ -228,7 +228,7 @@ void model_on_each_cpu(void (*fn)(void *data), void *data)
 	model_ctx.irqs_off = 0;
 }
 
-/* A CPU that comes up allocates with it held: it is taken before all mutexes of ours. */
+/* A CPU that comes up allocates under this lock, so it is taken before our mutexes. */
 void model_cpus_read_lock(void)
 {
 	int kind;
@@ -263,7 +263,7 @@ int model_stop_machine(int (*fn)(void *data), void *data)
 	return ret;
 }
 
-/* The window in which page tables, and what the cache knows, are writable. */
+/* The window in which page tables and the state of the cache are writable. */
 void model_window_open(void)
 {
 	if (!model_ctx.window && model.window_hook)
@@ -278,7 +278,7 @@ void model_window_close(void)
 		model.window_hook(false);
 }
 
-/* Nodes: each is the other's neighbour. */
+/* Nodes. Each of the two is the neighbour of the other. */
 struct zoneref *model_zonelist(int nid)
 {
 	static struct zone zones[MODEL_NR_NODES] = { { 0 }, { 1 } };
@@ -299,7 +299,7 @@ struct zoneref *model_next_zone(struct zoneref *z, const nodemask_t *mask)
 	return z;
 }
 
-/* Failures: the n-th call, or now and then. */
+/* Failures of the n-th call, or at random. */
 #ifndef __CPROVER__
 bool model_fails(enum model_fail what)
 {
@@ -336,7 +336,7 @@ struct page *model_page(const void *addr)
 	return &mem_map[((char *)addr - model_memory[0]) >> PAGE_SHIFT];
 }
 
-/* It faults if the page is protected, and there is no window. */
+/* Faults if the page is protected and no window is open. */
 void model_clear_page(void *addr)
 {
 	struct page *page = model_page(addr);
@@ -346,8 +346,8 @@ void model_clear_page(void *addr)
 }
 
 /*
- * The refill lock of a node is the only lock under which memory may be allocated,
- * and not if the allocation may wait for reclaim. Code that must not sleep does not.
+ * Memory may be allocated under the refill lock of a node, but under no other lock, and
+ * not if the allocation may wait for reclaim or is made where sleeping is forbidden.
  */
 static void check_may_alloc(gfp_t gfp)
 {
@@ -412,7 +412,7 @@ static bool find_free(unsigned long nr, int nid, bool this_node, unsigned long *
 	first = model_ctx.hint & ~(nr - 1);
 
 #ifdef __CPROVER__
-	/* The caller says where. */
+	/* The caller chooses the place. */
 	*index = first;
 	if (model.use_cache)
 		return is_free(*index, nr);
@@ -430,8 +430,8 @@ static bool find_free(unsigned long nr, int nid, bool this_node, unsigned long *
 }
 
 /*
- * Return memory that is free; nothing is reclaimed or compacted. Callers that cannot
- * wait for reclaim do not get the last pages.
+ * Return free memory. Nothing is reclaimed or compacted. Callers that cannot wait for
+ * reclaim do not get the last pages.
  */
 struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 {
@@ -453,7 +453,7 @@ struct page *model_alloc_pages(gfp_t gfp, unsigned int order, int nid)
 		find_free(nr, nid, gfp & __GFP_THISNODE, &at);
 	for (i = 0; i < nr && found; i++) {
 		model.buddy[at + i] = false;
-		/* What the last user left behind. */
+		/* Left by the last user. */
 		mem_map[at + i].lru.next = NULL;
 		mem_map[at + i].lru.prev = NULL;
 		mem_map[at + i].owner = true;
@@ -495,7 +495,7 @@ void model_free_page(struct page *page)
 	page->private = 0;
 	page->offline = false;
 	page->owner = false;
-	/* What is broken is not used again. */
+	/* A poisoned page is not used again. */
 	if (!PageHWPoison(page)) {
 		model.buddy[index] = true;
 		model.nr_buddy++;
@@ -644,13 +644,13 @@ static void split_range(unsigned long pfn, unsigned int nr, unsigned int demand,
 	for (i = 0; i < n; i++)
 		split_at(b[i], reserve);
 	model_mutex_unlock(&pgtable_split_lock);
-	/* Exact, unless others have split here since it was asked for. */
+	/* Exact, unless another thread has split here since then. */
 	CHECK(before - reserve->nr <= demand);
 	CHECK(before - reserve->nr == demand || !exact);
 	__atomic_fetch_add(&model_splits[before - reserve->nr], 1, __ATOMIC_RELAXED);
 }
 
-/* The number of pages that are mapped together with this one, as a power of two. */
+/* The order of the leaf that maps this page. */
 static unsigned int leaf_order(unsigned long pfn)
 {
 	if (!MODEL_LOAD(&model.pmd_table[pfn >> MODEL_PUD_ORDER]))
@@ -670,7 +670,7 @@ static void set_range(unsigned long pfn, unsigned int nr, int pkey)
 		unsigned int order = leaf_order(pfn + i);
 		unsigned long first = (pfn + i) >> order << order;
 
-		/* A leaf that is changed maps nothing else. */
+		/* The leaf must not map pages outside of the range. */
 		CHECK(first >= pfn && first + (1UL << order) <= pfn + nr);
 		MODEL_STORE(&model.pkey[pfn + i], pkey);
 	}
@@ -716,7 +716,7 @@ int model_set_pkey(unsigned long addr, int nr, int pkey, struct kpkeys_split_res
 	return 0;
 }
 
-/* Somebody else changes the direct map, and brings the page tables for it. */
+/* Another user of the direct map changes it, with a reserve of its own. */
 int model_set_memory(unsigned long pfn, unsigned int nr)
 {
 	struct kpkeys_split_reserve reserve = KPKEYS_SPLIT_RESERVE_INIT(reserve);
@@ -764,8 +764,8 @@ static int common_pkey(unsigned long index, unsigned long nr)
 
 /*
  * Map the memory of a PUD by blocks again, where possible, as if it had been offline
- * in between. Otherwise everything is mapped by pages soon, and nothing is split any
- * more. The caller makes sure that nobody else splits, or relies on splits in here.
+ * in between. Otherwise all memory is soon mapped by pages, and nothing is split any
+ * more. The caller ensures that no other thread splits this memory or needs its splits.
  */
 void model_remap(unsigned long pud)
 {
@@ -783,7 +783,7 @@ void model_remap(unsigned long pud)
 		free_table(&model.pmd_table[pud]);
 }
 
-/* What mm/kpkeys_hardened_pgtables.c makes of pagetable_alloc() */
+/* pagetable_alloc() with mm/kpkeys_hardened_pgtables.c */
 #ifdef __CPROVER__
 struct ptdesc *pagetable_alloc(gfp_t gfp, unsigned int order)
 {
@@ -817,7 +817,7 @@ void pagetable_free(struct ptdesc *ptdesc)
 }
 #endif
 
-/* What is registered at boot */
+/* Callbacks that are registered at boot */
 bool model_queue_work(struct work_struct *work)
 {
 	int i;
@@ -838,7 +838,7 @@ bool model_queue_work(struct work_struct *work)
 			return true;
 #endif
 	}
-	/* Two of the same is what a race may leave. */
+	/* The same page twice may be the result of a race. */
 	CHECK(model.threads);
 
 	return false;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The world around the cache and the reserve: a page allocator, a direct map of
- * blocks, CPUs, nodes, locks that know their holder, and calls that fail on demand.
+ * The environment of the cache and of the reserve: a page allocator, a block-mapped
+ * direct map, CPUs, nodes, locks that know their holder, and calls that fail on demand.
  *
- * Sizes are small, so that boundaries are met often. What is kept is what the code
- * relies on: levels, alignments, the order of the checks.
+ * Sizes are small, so that boundaries are hit often. Levels, alignments and the order
+ * of checks are as in the kernel, because the code relies on them.
  */
 #ifndef _KPKEYS_MODEL_H
 #define _KPKEYS_MODEL_H
@@ -17,7 +17,7 @@
 #define PAGE_SHIFT		12
 #define PAGE_SIZE		(1UL << PAGE_SHIFT)
 
-/* Pages, as a power of two, that are mapped by one entry, and that there are. */
+/* Orders: of the memory that an entry maps, and of all memory. */
 #ifndef MODEL_CONT_ORDER
 #define MODEL_CONT_ORDER	3
 #define MODEL_PMD_ORDER		7
@@ -34,8 +34,8 @@
 #define MODEL_NR_CPUS		4
 
 /*
- * Memory is far apart: what a PUD maps is contiguous, but the next one may be in
- * another page of any level of the index of frames.
+ * Memory has holes: a PUD maps contiguous memory, but the frames of the next one may be
+ * in another page, at any level of the index.
  */
 #define MAX_PHYSMEM_BITS	44
 #define MODEL_PUD_PFN(pud)	(((pud) & 1UL) << 13 | ((pud) >> 1 & 1UL) << 22 | \
@@ -46,13 +46,13 @@ struct page {
 	struct list_head lru;
 	unsigned long private;
 	int refcount;
-	bool table;			/* constructed: somebody's page table */
-	bool offline;			/* given back if its memory is to go */
+	bool table;			/* constructed as a page table */
+	bool offline;			/* PageOffline() */
 	bool broken;			/* PageHWPoison() */
-	bool owner;			/* page_owner says who has allocated it */
+	bool owner;			/* has a page_owner */
 };
 
-/* The cache and the reserve look at the same memory as two types. */
+/* The cache and the reserve access the same memory by two types. */
 #ifdef __CPROVER__
 #define ptdesc	page
 #define pt_list	lru
@@ -72,21 +72,21 @@ struct ptdesc {
 
 enum model_lock_kind { LOCK_SPIN, LOCK_NODE_MUTEX, LOCK_MUTEX, LOCK_SPLIT, NR_LOCKS };
 
-/* What one task or interrupt is doing. */
+/* The context of a task or an interrupt. */
 struct model_ctx {
 	unsigned int flags;		/* PF_ */
 	unsigned int cpu;
 	bool atomic;			/* preemption is off */
 	bool interrupt;
-	unsigned int irqs_off;		/* how often */
+	unsigned int irqs_off;		/* nesting depth */
 	bool cpus_locked;		/* cpus_read_lock() */
-	unsigned int window;		/* page tables are writable, likewise */
+	unsigned int window;		/* page tables are writable: nesting depth */
 	unsigned int nr_spin;		/* locks that are held */
 	bool held[NR_LOCKS];		/* mutexes */
 	unsigned long mempolicy;	/* a node, plus one */
 	unsigned long mems_allowed;	/* nodes, zero for all */
-	unsigned int rnd;		/* for failures, if threads race for them */
-	unsigned long hint;		/* where the page allocator looks first */
+	unsigned int rnd;		/* for random failures of a thread */
+	unsigned long hint;		/* where the page allocator searches first */
 };
 
 struct model_lock {
@@ -95,7 +95,7 @@ struct model_lock {
 	enum model_lock_kind kind;
 };
 
-/* What can fail. */
+/* Calls that can fail. */
 #define ALWAYS			4096
 
 enum model_fail {
@@ -126,16 +126,16 @@ struct model {
 	unsigned int fail_rate[NR_FAIL];	/* out of ALWAYS, for threads */
 	unsigned long isolated_start, isolated_end;	/* about to go offline */
 	unsigned long nr_buddy;
-	unsigned long watermark;	/* kept from callers that cannot reclaim */
-	bool scatter;			/* pages come from anywhere, not one after the other */
+	unsigned long watermark;	/* pages that callers without reclaim do not get */
+	bool scatter;			/* pages come from random places, not in order */
 	int nr_nodes;
 	long reclaimable[MODEL_NR_NODES];	/* NR_KERNEL_MISC_RECLAIMABLE */
 	bool reclaim;			/* allocations enter reclaim */
 	bool use_cache;			/* page tables come from the cache */
 	bool no_split;			/* CPUs are coming up */
 	bool booting;
-	bool threads;			/* there are several */
-	bool failed;			/* something did */
+	bool threads;			/* several threads run */
+	bool failed;			/* a check has failed */
 	bool quiet;			/* a warning is expected */
 	bool init_on_free;
 	unsigned long nr_warnings;
@@ -147,18 +147,18 @@ struct model {
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
 	int (*oom_notifier)(struct notifier_block *nb, unsigned long unused, void *freed);
 	int (*dead_cpu)(unsigned int cpu);
-	/* For tests: what fails; an interrupt, when they are on again; and each window. */
+	/* Hooks for tests: a failure, interrupts being enabled, and each window. */
 	bool (*fails)(enum model_fail what);
 	void (*irq_handler)(void);
 	void (*window_hook)(bool opens);
-	/* And what the page allocator is asked for. */
+	/* And each request to the page allocator. */
 	void (*alloc_hook)(gfp_t gfp, unsigned int order);
 };
 
 extern struct page mem_map[MODEL_NR_PAGES];
 extern char model_memory[MODEL_NR_PAGES][PAGE_SIZE];
 extern struct model model;
-/* Splits so far by how many page tables they took, not reset. */
+/* The number of splits by the number of page tables they took. Not reset. */
 extern unsigned long model_splits[5];
 #ifdef __CPROVER__
 extern struct model_ctx model_ctx;
@@ -209,7 +209,7 @@ void model_cpus_read_lock(void);
 void model_cpus_read_unlock(void);
 int model_stop_machine(int (*fn)(void *data), void *data);
 
-/* Pages by number, without the holes. */
+/* The number of a page, without the holes. */
 static inline unsigned long model_pfn(unsigned long index)
 {
 	return MODEL_PUD_PFN(index >> MODEL_PUD_ORDER) | (index & ((1UL << MODEL_PUD_ORDER) - 1));

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * For CBMC: prove_fill() starts with any reserve, to within the bounds of the model,
- * does one thing, in which anything that can fail does or does not, and asserts what
- * is promised of it.
+ * For CBMC. prove_fill() starts with any reserve within the bounds of the model, fills
+ * it while any of the calls that can fail may fail, and asserts what its kernel-doc
+ * promises.
  *
- * Paths are followed one by one (--paths), so that all pointers are constants. What
- * they depend on is any().
+ * CBMC follows paths one by one (--paths), so that all pointers are constants. Paths
+ * begin at any().
  *
- * Of the cache nothing is proved here: its state is in pages that are found through
- * other pages, which are arrays of bytes to CBMC. It is left to unit, random, threads
- * and fuzz.
+ * Nothing is proved about the cache. Its state is in pages that are found through
+ * other pages, which are arrays of bytes to CBMC. The programs unit, random, threads
+ * and fuzz test it.
  */
 #include "shim.h"
 
@@ -20,7 +20,7 @@ bool nondet_bool(void);
 
 #define assert_that(cond, what)	__CPROVER_assert(cond, what)
 
-/* Each of 0 to @max, in a path of its own. */
+/* Return each of 0 to @max, on a path of its own. */
 static unsigned int any(unsigned int max)
 {
 	unsigned int i;
@@ -41,7 +41,7 @@ bool model_fails(enum model_fail what)
 	return what == FAIL_ALLOC_PAGES && fill_fails_at && !--fill_fails_at;
 }
 
-/* A page of the second half, which somebody has. */
+/* A page of the second half, which is in use. */
 static struct page *take_page_away(unsigned int i)
 {
 	struct page *page = &mem_map[NR_FREE + i];
@@ -52,7 +52,7 @@ static struct page *take_page_away(unsigned int i)
 	return page;
 }
 
-/* After a fill of n that succeeds, n takes do, and a failed one loses nothing. */
+/* After a successful fill of n, n takes succeed. A failed fill loses no page. */
 void prove_fill(void)
 {
 	struct kpkeys_split_reserve reserve = KPKEYS_SPLIT_RESERVE_INIT(reserve);

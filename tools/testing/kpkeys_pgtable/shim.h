@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What mm/kpkeys_split_reserve.c and mm/kpkeys_pgtable_cache.c use of the kernel.
- * Every header that they name, and that tools/include/ does not have, is this
- * one: see the Makefile. Behaviour that matters is in model.h.
+ * Provides what mm/kpkeys_split_reserve.c and mm/kpkeys_pgtable_cache.c use of the
+ * kernel. It takes the place of all headers that they include and that tools/include/
+ * does not have, see the Makefile. The behaviour that matters is in model.h.
  */
 #ifndef _KPKEYS_SHIM_H
 #define _KPKEYS_SHIM_H
@@ -18,7 +18,7 @@
 #include <linux/kernel.h>
 #include <linux/poison.h>
 #ifdef __CPROVER__
-/* It is particular about the types of pointers. */
+/* CBMC checks the types of pointers. */
 #undef LIST_POISON1
 #undef LIST_POISON2
 #define LIST_POISON1		((void *)0x100)
@@ -28,7 +28,7 @@
 #include <linux/bitops.h>
 #include <linux/build_bug.h>
 #include <linux/log2.h>
-/* CBMC does not get through that, and sees nothing that has bitmaps. */
+/* CBMC cannot parse this, and is not given code that uses bitmaps. */
 #ifndef __CPROVER__
 #include <linux/bitmap.h>
 #endif
@@ -48,12 +48,12 @@
 #define CONFIG_PREEMPT_COUNT			1
 
 #define CONFIG_NUMA				1
-/* Or __GFP_SKIP_KASAN would be zero. */
+/* Otherwise __GFP_SKIP_KASAN would be zero. */
 #define CONFIG_KASAN_HW_TAGS			1
 
 #include "model.h"
 
-/* Those of the kernel take values of several types. */
+/* As in the kernel, for values of several types. */
 #undef min
 #undef max
 #undef clamp
@@ -80,7 +80,7 @@
 #define U64_MAX			(~0ULL)
 #endif
 
-/* Bits: some of the headers of tools/include are not what threads need. */
+/* Atomic bit operations: some in tools/include are not atomic. */
 #undef test_bit
 #undef set_bit
 #undef clear_bit
@@ -146,7 +146,7 @@ typedef struct { long counter; } model_atomic_long_t;
 #define fallthrough		__attribute__((__fallthrough__))
 
 #ifdef __SANITIZE_THREAD__
-/* What is said to be a race is one side of it. */
+/* data_race() marks one side of a race. */
 void AnnotateIgnoreReadsBegin(const char *file, int line);
 void AnnotateIgnoreReadsEnd(const char *file, int line);
 #define data_race(expr)							\
@@ -156,7 +156,7 @@ void AnnotateIgnoreReadsEnd(const char *file, int line);
 		AnnotateIgnoreReadsEnd(__FILE__, __LINE__);		\
 		__v;							\
 	})
-/* As KCSAN with CONFIG_KCSAN_STRICT: both sides of a race are to be marked. */
+/* As KCSAN with CONFIG_KCSAN_STRICT: both sides of a race must be marked. */
 #undef READ_ONCE
 #undef WRITE_ONCE
 #define READ_ONCE(x)							\
@@ -203,7 +203,7 @@ void AnnotateIgnoreReadsEnd(const char *file, int line);
 #define pr_info_once(...)	do { } while (0)
 #define pr_warn_once(...)	CHECK(!model_ctx.window)
 #define pr_warn_ratelimited(...)	do { } while (0)
-/* The console is no place to be in with page tables writable. */
+/* Nothing may be printed while page tables are writable. */
 #define pr_err_ratelimited(...)	CHECK(!model_ctx.window)
 
 /* Locks */
@@ -326,11 +326,11 @@ struct zoneref *model_next_zone(struct zoneref *z, const nodemask_t *mask);
 #define set_memory_pkey_reserve(addr, nr, pkey, reserve)	\
 	model_set_pkey(addr, nr, pkey, reserve)
 
-/* What is registered at boot */
+/* Work, and what is registered at boot */
 struct work_struct { void (*func)(struct work_struct *work); };
 struct delayed_work { struct work_struct work; };
 #define HZ			1000
-/* What waits has waited long enough. */
+/* Time passes quickly, so that each pause is over. */
 #define jiffies			(model.jiffies += HZ << 12)
 #define time_before(a, b)	((long)((a) - (b)) < 0)
 #define system_dfl_wq		NULL
@@ -374,7 +374,7 @@ struct seq_file;
 	static int (*const name##_fops)(struct seq_file *, void *) = name##_show
 #define debugfs_create_file(name, mode, parent, data, fops)	(model.show = *(fops))
 
-/* Their arguments are evaluated, at least. */
+/* Evaluate the arguments. */
 #define model_trace(args...)	((void)(unsigned long []){ args })
 #include "shim-trace.h"
 

@@ -2,7 +2,7 @@
 /*
  * Several threads at once, for ThreadSanitizer: threads SEED ROUNDS
  *
- * All of them stop at times, as for stop_machine(), and the pages are checked.
+ * From time to time all threads stop, as in stop_machine(), and all pages are checked.
  */
 #include "cache.h"
 
@@ -61,7 +61,7 @@ static void put(struct task *t)
 	}
 }
 
-/* Somebody has the memory for something else; then blocks are hard to find. */
+/* Other users take memory, so that blocks are hard to find. */
 static void foreign(struct task *t)
 {
 	struct page *page;
@@ -125,7 +125,7 @@ static void step(struct task *t)
 		CHECK(stats.cached <= stats.taken);
 		break;
 	case 12:
-		/* Fill the rest of memory, or take all of it back: single pages. */
+		/* Take the rest of memory by single pages, or free all of it. */
 		foreign(t);
 		break;
 	case 13:
@@ -210,7 +210,7 @@ int main(int argc, char **argv)
 	model.threads = true;
 	for (i = 0; i < NR_FAIL; i++)
 		model.fail_rate[i] = ALWAYS / 128;
-	/* A pkey that cannot be restored costs memory each time. */
+	/* Each failure to reset a pkey costs memory. */
 	model.fail_rate[FAIL_PKEY_BEFORE] = 1;
 	model.fail_rate[FAIL_PKEY_SPLIT] = 1;
 	model.fail_rate[FAIL_PKEY_PARTLY] = 1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One scenario after the other, each from boot on. The checks of all pages after
- * each step are those of harness.c.
+ * Scenarios, each of which begins at boot. harness.c checks all pages after each
+ * step.
  */
 #include <unistd.h>
 
@@ -18,7 +18,7 @@ static struct kpkeys_pgtable_cache_stats stats(void)
 	return s;
 }
 
-/* Hand out all that there is without a refill. */
+/* Hand out all pages without a refill. */
 static void drain(void)
 {
 	unsigned int cpu = model_ctx.cpu;
@@ -37,7 +37,7 @@ static void free_all(void)
 		op_free(0);
 }
 
-/* So many pages are free on a node, and none is in a magazine. */
+/* Leave @nr free pages on a node, and none in a magazine. */
 static void leave_free(unsigned int nr)
 {
 	drain();
@@ -47,7 +47,7 @@ static void leave_free(unsigned int nr)
 	drain_magazines();
 }
 
-/* How the page allocator was asked. */
+/* Requests to the page allocator. */
 static struct {
 	gfp_t gfp;
 	unsigned int order;
@@ -63,7 +63,7 @@ static void record(gfp_t gfp, unsigned int order)
 
 #define LIGHT	((GFP_KERNEL & ~__GFP_RECLAIM) | __GFP_NOMEMALLOC | __GFP_NOWARN | __GFP_SKIP_KASAN)
 
-/* Chunks are asked for lightly, and on the node. */
+/* Chunks are requested without reclaim, from the node. */
 static void check_asked_for_chunks(unsigned int nr)
 {
 	unsigned int i;
@@ -73,7 +73,7 @@ static void check_asked_for_chunks(unsigned int nr)
 		CHECK(asked[i].order && asked[i].gfp == (LIGHT | __GFP_THISNODE));
 }
 
-/* After a fill of n, n takes succeed; and what a failed fill got is kept. */
+/* After a fill of n, n takes succeed. A failed fill keeps the pages it got. */
 static void test_fill(void)
 {
 	unsigned int nr, fail;
@@ -95,7 +95,7 @@ static void test_fill(void)
 	}
 }
 
-/* An empty reserve gives nothing, and nothing comes from elsewhere. */
+/* An empty reserve yields no page, and none comes from elsewhere. */
 static void test_empty(void)
 {
 	unsigned long cached = stats().cached;
@@ -105,7 +105,7 @@ static void test_empty(void)
 	CHECK(stats().cached == cached);
 }
 
-/* Two page tables are enough for any chunk, wherever it is and whatever was split before. */
+/* Two page tables are enough for any chunk, whatever its place and earlier splits. */
 static void test_demand(void)
 {
 	const unsigned int orders[] = MODEL_CHUNK_ORDERS;
@@ -122,7 +122,7 @@ static void test_demand(void)
 	}
 }
 
-/* A pkey that cannot be set: parked, tried again first, and nothing is needed then. */
+/* A chunk whose pkey cannot be set is parked, and tried first. It then needs no table. */
 static void test_parked(void)
 {
 	enum model_fail fail;
@@ -143,7 +143,7 @@ static void test_parked(void)
 	}
 }
 
-/* After some tries it is given up, and another one is taken. */
+/* After some tries, the parked chunk is abandoned, and another one is taken. */
 static void test_park_tries(void)
 {
 	unsigned int i;
@@ -161,7 +161,7 @@ static void test_park_tries(void)
 	CHECK(stats().leaked == FRAME_PAGES);
 }
 
-/* It waits until there are enough pages, whatever used them up. */
+/* The parked chunk waits until there are enough pages for its split. */
 static void test_park_uncovered(void)
 {
 	drain();
@@ -174,7 +174,7 @@ static void test_park_uncovered(void)
 	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
 	CHECK(!op_alloc(GFP_KERNEL, 1));
 	CHECK(stats().parked == FRAME_PAGES && !refill_reserve.nr && !cache->nr_spare);
-	/* Pages that come back are enough. */
+	/* Pages that are freed are enough. */
 	while (held.nr > 20)
 		op_free(0);
 	drain_magazines();
@@ -182,7 +182,7 @@ static void test_park_uncovered(void)
 	CHECK(!stats().parked && !stats().leaked);
 }
 
-/* A pkey that cannot be restored: the pages are never used again. */
+/* Pages whose pkey cannot be reset are never used again. */
 static void test_leaked(void)
 {
 	enum model_fail fail;
@@ -200,7 +200,7 @@ static void test_leaked(void)
 	}
 }
 
-/* A caller that cannot wait gets a free page, and never a refill. */
+/* A caller that must not sleep gets a free page, and never refills. */
 static void test_no_refill(void)
 {
 	unsigned long taken = stats().taken;
@@ -218,15 +218,15 @@ static void test_no_refill(void)
 	model.quiet = false;
 	CHECK(stats().taken == taken);
 	CHECK(!stats().cached && stats().refused >= 4);
-	/* A worker helps them. */
+	/* The worker refills. */
 	CHECK(model.work[0]);
 	model_run_work();
 	CHECK(stats().cached);
 }
 
 /*
- * The last resort is a single page, by what the caller may do; but it is not charged,
- * cleared or compound, and not for KASAN.
+ * The last resort is a single page, with the gfp flags of the caller, except for those
+ * that charge, clear or compound it, or that concern KASAN.
  */
 static void test_gfp(void)
 {
@@ -255,20 +255,20 @@ static void test_gfp(void)
 	}
 }
 
-/* What the worker is started for, and how far it goes. */
+/* When the worker is started, and how much it refills. */
 static void test_worker(void)
 {
 	const unsigned int nr_chunks = ARRAY_SIZE(chunk_orders) - 1;
 	unsigned long chunks;
 
 	CHECK(op_alloc(GFP_KERNEL, 500));
-	/* Enough are free. */
+	/* Enough pages are free. */
 	leave_free(LOW_MARK + 1);
 	model_run_work();
 	CHECK(op_alloc(GFP_KERNEL, 1));
 	CHECK(!model.work[0]);
 
-	/* One less, and it brings one chunk. */
+	/* With one page less, the worker adds one chunk. */
 	leave_free(LOW_MARK);
 	model_run_work();
 	leave_free(LOW_MARK);
@@ -280,7 +280,7 @@ static void test_worker(void)
 	CHECK(stats().refills[0] == chunks + 1 && nr_free(0) > LOW_MARK);
 	CHECK(!model.work[0]);
 
-	/* There is no chunk. Above the last pages, nobody is pushed out of memory. */
+	/* There is no chunk. Above the last pages, the worker does not reclaim. */
 	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
 	model.alloc_hook = record;
 	leave_free(LOW_MARK);
@@ -291,7 +291,7 @@ static void test_worker(void)
 	check_asked_for_chunks(nr_chunks);
 	CHECK(nr_asked == nr_chunks && !model.work[0]);
 
-	/* For those, it is tried, but not hard, and again. */
+	/* For the last pages it does, without retrying hard, and tries again later. */
 	leave_free(EMERGENCY_MARK);
 	CHECK(op_alloc(GFP_ATOMIC, 1));
 	CHECK(model.work[0]);
@@ -307,7 +307,7 @@ static void test_worker(void)
 	CHECK(nr_free(0) > LOW_MARK && !model.work[0]);
 }
 
-/* What the shrinker says that there is, and what it takes of that. */
+/* The count of the shrinker, and how much it gives back. */
 static void test_shrinker(void)
 {
 	struct shrink_control sc = { .nr_to_scan = 1 };
@@ -322,10 +322,10 @@ static void test_shrinker(void)
 
 	leave_free(900);
 	CHECK(model.shrinker->count_objects(model.shrinker, &sc) == 900 - SHRINK_MARK);
-	/* It stops at what it was asked for. */
+	/* It stops at the requested number. */
 	got = model.shrinker->scan_objects(model.shrinker, &sc);
 	CHECK(got && got <= FRAME_PAGES && sc.nr_scanned == got);
-	/* A table for a split is one of the free pages. */
+	/* The table for a split is one of the free pages. */
 	nr = nr_free(0);
 	CHECK(nr <= 900 - got && nr >= 900 - got - CHUNK_MAX_DEMAND);
 	sc.nr_to_scan = ULONG_MAX;
@@ -344,7 +344,7 @@ static void test_memalloc(void)
 	model_ctx.flags = 0;
 }
 
-/* A page in its frame, which is in this bucket or the next. */
+/* A free page of a frame in this bucket or a higher one. */
 static struct page *free_page(unsigned int bucket)
 {
 	struct frame *frame;
@@ -356,7 +356,7 @@ static struct page *free_page(unsigned int bucket)
 	return pfn_to_page(frame->pfn + find_first_bit(frame->free, FRAME_PAGES));
 }
 
-/* The last pages are for callers that cannot wait. */
+/* The last pages are for callers that must not sleep. */
 static void test_emergency(void)
 {
 	unsigned long emergency;
@@ -370,14 +370,14 @@ static void test_emergency(void)
 	CHECK(op_alloc(GFP_ATOMIC, 1));
 	CHECK(stats().emergency == 1);
 
-	/* Those above the mark are for everybody, and a magazine takes no others. */
+	/* Pages above the mark are for all callers. Magazines take no others. */
 	leave_free(EMERGENCY_MARK + BATCH + 5);
 	emergency = stats().emergency;
 	CHECK(op_alloc(GFP_KERNEL, BATCH + 5));
 	CHECK(!op_alloc(GFP_KERNEL, 1));
 	CHECK(nr_free(0) == EMERGENCY_MARK && !magazines[0].nr);
 	CHECK(stats().emergency == emergency);
-	/* The last one is broken. */
+	/* The last one is poisoned. */
 	leave_free(1);
 	free_page(0)->broken = true;
 	CHECK(!op_alloc(GFP_ATOMIC, 1));
@@ -385,8 +385,8 @@ static void test_emergency(void)
 }
 
 /*
- * Memory has no two pages side by side, and all of it is mapped by blocks: as long
- * as a page is free, no allocation fails.
+ * Free memory has no two adjacent pages, and all of it is block-mapped. No allocation
+ * fails while a page is free.
  */
 static void test_fragmented(void)
 {
@@ -409,10 +409,10 @@ static void test_fragmented(void)
 	}
 }
 
-/* Memory that is to go offline is given back, also if little stays. */
+/* Memory that is about to go offline is given back, even if few pages are left. */
 static void test_offline(void)
 {
-	/* All that there is in one place. */
+	/* Take memory from one place. */
 	model_ctx.hint = 0;
 	CHECK(op_alloc(GFP_KERNEL, 500));
 	free_all();
@@ -421,7 +421,7 @@ static void test_offline(void)
 	CHECK(stats().given_back);
 }
 
-/* Of many tables, one in a hundred stays: the others are given back. */
+/* One in a hundred of many tables stays. The others are given back. */
 static void test_parts(void)
 {
 	unsigned int i, nr;
@@ -434,9 +434,9 @@ static void test_parts(void)
 	CHECK(held.nr == 15);
 	op_shrink(ULONG_MAX);
 	CHECK(stats().splits);
-	/* What each frame keeps, and what the node does, in whole frames. */
+	/* The pages that the node keeps, and less than a frame besides. */
 	CHECK(stats().cached < SHRINK_MARK + FRAME_PAGES);
-	/* And none of it costs anything the next time. */
+	/* Giving the same memory back again takes no split. */
 	for (i = 0; i < 3; i++) {
 		CHECK(op_alloc(GFP_KERNEL, SHRINK_MARK / 2));
 		while (held.nr > 15)
@@ -445,7 +445,7 @@ static void test_parts(void)
 	}
 }
 
-/* A page that is not in use is refused, and counted; nothing else happens. */
+/* Freeing a page that is not in use is refused and counted, and changes nothing. */
 static void test_double_free(void)
 {
 	struct page *page;
@@ -457,7 +457,7 @@ static void test_double_free(void)
 	cached = stats().cached;
 	CHECK(kpkeys_pgtable_cache_free(page));
 	CHECK(stats().mismatched == 1 && stats().cached == cached);
-	/* Also if it is in its frame by now; or is state. */
+	/* The same if the page is back in its frame, or if it holds state. */
 	kpkeys_pgtable_cache_shrink(0);
 	CHECK(kpkeys_pgtable_cache_free(page));
 	CHECK(kpkeys_pgtable_cache_free(model_page(cache)));
@@ -465,7 +465,7 @@ static void test_double_free(void)
 	drain();
 }
 
-/* A page is a root from add to del, and is not freed or set aside for a split meanwhile. */
+/* A page is a root from add to del. Until then it cannot be freed or used for a split. */
 static void test_root(void)
 {
 	struct page *page, *other;
@@ -486,19 +486,19 @@ static void test_root(void)
 	CHECK(kpkeys_pgtable_cache_del_root(page));
 	CHECK(!kpkeys_pgtable_cache_is_root(pfn) && kpkeys_pgtable_cache_in_use(page));
 	op_free(0);
-	/* What is free cannot become a root. */
+	/* A free page cannot become a root. */
 	CHECK(!kpkeys_pgtable_cache_add_root(page));
 	CHECK(!kpkeys_pgtable_cache_in_use(page));
 }
 
-/* What a list says is not believed: a page is handed out once. */
+/* Lists are not trusted: no page is handed out twice. */
 static void test_bad_list(void)
 {
 	unsigned long pfn;
 
 	CHECK(op_alloc(GFP_KERNEL, 1));
 	CHECK(magazines[0].nr);
-	/* As if somebody had written there. */
+	/* As if an attacker had written there. */
 	pfn = magazines[0].pfn[magazines[0].nr - 1];
 	scoped_guard(kpkeys_hardened_pgtables)
 		magazines[0].pfn[magazines[0].nr - 1] = page_to_pfn(held.page[0]);
@@ -517,14 +517,14 @@ static void op_free_drained(void)
 	drain_magazines();
 }
 
-/* If a page that a split needs is not what its frame says, all go back. */
+/* If a page for a split disagrees with its frame, all pages go back. */
 static void test_bad_bit(void)
 {
 	unsigned long cached, *used;
 	struct frame *frame;
 	unsigned int bit;
 
-	/* The first table is of a frame that keeps it, and has many free pages. */
+	/* The first table is in a frame with many free pages, and stays in use. */
 	CHECK(op_alloc(GFP_KERNEL, 500));
 	while (held.nr > 400)
 		op_free(held.nr - 1);
@@ -546,7 +546,7 @@ static void test_bad_bit(void)
 	check();
 }
 
-/* A page that is not ours goes to the page allocator. */
+/* A page that does not belong to the cache is left to the caller. */
 static void test_not_ours(void)
 {
 	struct page *page = model_alloc_pages(GFP_KERNEL, 0, NUMA_NO_NODE);
@@ -554,14 +554,14 @@ static void test_not_ours(void)
 	CHECK(!kpkeys_pgtable_cache_free(page));
 	CHECK(!kpkeys_pgtable_cache_owns(page));
 	model_free_page(page);
-	/* Also where the cache has no frame at all. */
+	/* The same if there is no frame for the page. */
 	page = &mem_map[MODEL_NR_PAGES - 1];
 	CHECK(!frame_of(page_to_pfn(page)));
 	CHECK(!kpkeys_pgtable_cache_free(page));
 	CHECK(!stats().mismatched);
 }
 
-/* A broken page is not handed out, wherever it was when it broke. */
+/* A poisoned page is not handed out, whatever its place was when it was poisoned. */
 static void test_poison(void)
 {
 	struct magazine *mag = &magazines[0];
@@ -583,7 +583,7 @@ static void test_poison(void)
 	drain();
 	CHECK(stats().poisoned == 3);
 
-	/* Those that are given back are the page allocator's affair. */
+	/* Poisoned pages that are given back are left to the page allocator. */
 	free_all();
 	CHECK(op_alloc(GFP_KERNEL, 500));
 	free_all();
@@ -608,7 +608,7 @@ static void *one_of_the_herd(void *arg)
 	return page;
 }
 
-/* Who finds the cache empty while another one fills it waits for that. */
+/* Tasks that find the cache empty wait for the refill in progress. */
 static void test_herd(void)
 {
 	pthread_t thread[MODEL_NR_CPUS];
@@ -637,7 +637,7 @@ static void test_herd(void)
 	pthread_barrier_destroy(&all);
 }
 
-/* Pages that one CPU frees are not lost to others. */
+/* Other CPUs can use the pages that a CPU has freed. */
 static void test_magazines(void)
 {
 	unsigned int cpu;
@@ -661,7 +661,7 @@ static void test_magazines(void)
 	drain();
 }
 
-/* All parts of memory, one after the other: each level of the index has several pages. */
+/* Use each part of memory in turn, so that each level of the index has several pages. */
 static void test_index(void)
 {
 	unsigned long meta = stats().meta, pud;
@@ -672,12 +672,12 @@ static void test_index(void)
 		CHECK(op_alloc(GFP_KERNEL, 1));
 		CHECK(frame_of(model_pfn(model_ctx.hint)));
 	}
-	/* A page of frames for each, and pointers to every second and fourth. */
+	/* A page of frames for each PUD, and pages of pointers for each two and four. */
 	CHECK(stats().meta == meta + MODEL_NR_PUDS + MODEL_NR_PUDS / 2 + MODEL_NR_PUDS / 4 -
 	      INDEX_LEVELS);
 }
 
-/* The node that the page allocator would take; any other one rather than none. */
+/* Pages come from the node that the page allocator would use, else from any other. */
 static void test_nodes(void)
 {
 	unsigned int i, first;
@@ -690,7 +690,7 @@ static void test_nodes(void)
 			CHECK(page_to_nid(held.page[first]) == i);
 		check();
 	}
-	/* A policy. */
+	/* With a memory policy. */
 	model_ctx.cpu = 0;
 	model_ctx.mempolicy = 2;
 	model_ctx.mems_allowed = 3;
@@ -698,7 +698,7 @@ static void test_nodes(void)
 	CHECK(op_alloc(GFP_KERNEL, 200));
 	for (; first < held.nr; first++)
 		CHECK(page_to_nid(held.page[first]) == 1);
-	/* It holds for refills, and not if nothing else is left. */
+	/* The policy applies to refills, but not if no other page is left. */
 	model_ctx.mempolicy = 1;
 	model_ctx.mems_allowed = 1;
 	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
@@ -707,13 +707,13 @@ static void test_nodes(void)
 	CHECK(nr_free(1) > EMERGENCY_MARK);
 	CHECK(op_alloc(GFP_ATOMIC, EMERGENCY_MARK + 1));
 	CHECK(page_to_nid(held.page[held.nr - 1]) == 1);
-	/* Wherever they are freed, they go to their own node. */
+	/* Pages return to their own node, whichever CPU frees them. */
 	model_ctx.cpu = 1;
 	free_all();
 	check();
 }
 
-/* Before somebody is killed, everything goes. */
+/* All free pages are given back before the OOM killer runs. */
 static void test_oom(void)
 {
 	unsigned long freed = 0;
@@ -725,7 +725,7 @@ static void test_oom(void)
 	CHECK(stats().cached < SHRINK_MARK + FRAME_PAGES);
 }
 
-/* A shrinker that takes pages itself, in the middle of a refill. */
+/* A shrinker takes pages itself, in the middle of a refill. */
 static void test_reclaim(void)
 {
 	unsigned int i;
@@ -738,14 +738,14 @@ static void test_reclaim(void)
 			op_free(i);
 		check();
 	}
-	/* Fragmented, so that it takes single pages, for which reclaim runs. */
+	/* Memory is fragmented, so refills take single pages, for which reclaim runs. */
 	fragment(0, MODEL_NR_PAGES, 2);
 	while (op_alloc(GFP_KERNEL, 1))
 		;
 	check();
 }
 
-/* The file in debugfs */
+/* The file in debugfs. */
 static void test_show(void)
 {
 	CHECK(!model.show(NULL, NULL));
@@ -788,7 +788,7 @@ static const struct {
 	TEST(show),
 };
 
-/* Each call fails once while the cache is made: an error, and never a splat. */
+/* Each call fails once during init, which returns an error and never warns. */
 static void test_init(void)
 {
 	unsigned int at, fail, failed = 0;
@@ -808,7 +808,7 @@ int main(int argc, char **argv)
 {
 	unsigned int i;
 
-	/* A test that does not end has failed. */
+	/* A test that hangs has failed. */
 	alarm(120);
 
 	for (i = 0; i < ARRAY_SIZE(tests); i++) {
