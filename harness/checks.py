@@ -79,9 +79,10 @@ def _plain():
 
 
 def _codespell():
-    """None, or the first misspelt word, by file and line; but for one that a hunk header of the base was cut in."""
+    """None, or the first misspelt word, by file and line; but for one that a hunk header of the base was cut in, and for
+    the plural of "VA" in a log."""
     paths = git("ls-files", "--", ":!*.mbx", ":!*.svg", cwd=TOP).split()
-    return run(["codespell", "-L", "siz", *paths], check=False, cwd=TOP).partition("\n")[0] or None
+    return run(["codespell", "-L", "siz,vas", *paths], check=False, cwd=TOP).partition("\n")[0] or None
 
 
 def _applies():
