@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from common import BUILD, CACHE, Fail, git, locked, read, run, step, write
+from common import BUILD, CACHE, Fail, git, locked, read, removed, run, step, write
 
 # What the series is made for. If the archive has moved on, the newest that it
 # serves is used instead, and that is said.
@@ -56,19 +56,21 @@ def _fetch():
         except Fail as e:
             if "disk full" in str(e):
                 raise
-            raise Fail(f"{package} cannot be fetched (no network?); {e}") from None
+            why = "the mirror lists it, but does not serve it: try again later" if re.search(r"\b404\b", str(e)) \
+                else "no network?"
+            raise Fail(f"{package} cannot be fetched ({why}); {e}") from None
         deb, = glob.glob(tmp + "/*.deb")
         write(deb + ".sha256", _sha256(deb) + "\n")
         for path in (deb + ".sha256", deb):         # the package last: it counts
             os.rename(path, os.path.join(folder, os.path.basename(path)))
-        shutil.rmtree(tmp)
         return os.path.join(folder, os.path.basename(deb))
     raise Fail(f"none of {' '.join(PACKAGES)} is served by this Debian mirror")
 
 
 def _unpack(deb, repo):
     tree = repo + ".new"
-    shutil.rmtree(tree, ignore_errors=True)
+    for left in tree, repo + ".git.new":
+        shutil.rmtree(left, ignore_errors=True)
     os.makedirs(tree)
     name = os.path.basename(deb).split("_")[0]
     tar = subprocess.run(
@@ -77,7 +79,6 @@ def _unpack(deb, repo):
         shell=True, executable="/bin/bash", capture_output=True, text=True)
     if tar.returncode or not os.path.exists(tree + "/Makefile"):
         why = (tar.stderr.strip().splitlines() or ["?"])[-1]
-        shutil.rmtree(tree, ignore_errors=True)
         if re.search("No space left on device|Wrote only", tar.stderr):
             raise Fail(f"disk full while unpacking {os.path.basename(deb)}: make room below {CACHE}")
         os.unlink(deb)
@@ -154,11 +155,12 @@ def ensure():
             print(f"   {repo} is damaged: making it again")
             shutil.rmtree(repo)
         with step("kernel base: fetching and unpacking"):
-            deb = _fetch()
+            with removed(os.path.join(CACHE, "packages.new")):
+                deb = _fetch()
             served = re.search(r"_([0-9.]+)-", os.path.basename(deb))[1]
             if served != VERSION:
                 print(f"   Linux {VERSION} is no longer served; using Linux {served}")
             repo = os.path.join(CACHE, f"base-{served}.git")
-            shutil.rmtree(repo + ".git.new", ignore_errors=True)
-            _unpack(deb, repo)
+            with removed(repo + ".new", repo + ".git.new"):
+                _unpack(deb, repo)
         return repo

@@ -65,20 +65,24 @@ def _lineage(path):
 
 
 def _plain():
-    """None, or a turn of harness/banned-turns in a message or a cover letter, by file and line."""
+    """None, or a turn of harness/banned-turns in a message, a cover letter or the code, by file and line."""
     banned = re.compile("|".join(map(str.strip, listed(os.path.join(HARNESS, "banned-turns")))), re.I)
-    for path in sorted(glob.glob(tree.SERIES + "/*.patch") + glob.glob(tree.SERIES + "/cover-letter*")):
-        text = read(path).partition("\n---\n")[0]
+    for path in sorted(glob.glob(tree.SERIES + "/*.patch") + glob.glob(tree.SERIES + "/cover-letter*") +
+                       [os.path.join(TOP, p) for p in tree.product_files()]):
+        message, line, hunks = read(path).partition("\n---\n" if path.endswith(".patch") else "\0")
+        # Of hunks, what they add.
+        text = message + line + re.sub(r"^(?!\+).+", "", hunks, flags=re.M)
         m = banned.search(text)
         if m:
-            return f"{os.path.basename(path)}:{text.count(chr(10), 0, m.start()) + 1}: '{m[0]}' (harness/banned-turns)"
+            return f"{os.path.relpath(path, TOP)}:{text.count(chr(10), 0, m.start()) + 1}: '{m[0]}' (harness/banned-turns)"
     return None
 
 
 def _codespell():
-    """None, or the first misspelt word, by file and line; but for one that a hunk header of the base was cut in."""
+    """None, or the first misspelt word, by file and line; but for one that a hunk header of the base was cut in, and for
+    the plural of "VA" in a log."""
     paths = git("ls-files", "--", ":!*.mbx", ":!*.svg", cwd=TOP).split()
-    return run(["codespell", "-L", "siz", *paths], check=False, cwd=TOP).partition("\n")[0] or None
+    return run(["codespell", "-L", "siz,vas", *paths], check=False, cwd=TOP).partition("\n")[0] or None
 
 
 def _applies():

@@ -212,7 +212,8 @@ def run(cmd, log=None, check=True, env=None, stdin=None, cwd=None, timeout=None,
     if _stopped.is_set():
         raise KeyboardInterrupt
     if status and check:
-        if "No space left on device" in out:
+        # Two of these are what git says.
+        if re.search("No space left on device|Out of diskspace|unable to write file", out):
             raise Fail(f"disk full while running {cmd[0]}: make room below {BUILD} and {CACHE}")
         wrong = [line for line in out.splitlines() if re.search(r"\berror: |undefined reference", line)][:5]
         raise Fail(f"{' '.join(cmd[:3])} failed ({status})" +
@@ -290,6 +291,16 @@ def export(repo, revision, where, *paths):
     run(["bash", "-c", "set -o pipefail; git -c safe.directory='*' -C \"$1\" archive \"$2\" \"${@:4}\" | tar -x -C \"$3\"",
          "-", repo, revision, where, *paths], log="export")
     return where
+
+
+@contextlib.contextmanager
+def removed(*paths):
+    """Folders that are gone in the end, whatever happens: what is half-done there would take the place that is missing."""
+    try:
+        yield
+    finally:
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Limit:

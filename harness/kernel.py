@@ -145,6 +145,9 @@ class Kernel:
         if not ktap(o, console):
             o.check("tests ran", f"zero tests ran; log: {o.log}")
         health(o, mode, self.races_of_ours(console))
+        if any(name == "the kernel runs" for name, _ in o.failed):
+            # Tests without a name are those that are missing, for this reason.
+            o.failed = [(name, why) for name, why in o.failed if name.rpartition(".")[2]]
         if self.says:
             o.check(f"the log has '{self.says}'", None if re.search(self.says, console) else f"see {o.log}")
         return o, console

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The verdict: a table for people, build/results/NAME.json for programs, and harness/reports for readers."""
+"""The verdict: a table for people, build/results/NAME.json for programs, build/results/NAME.md for readers."""
 import os
 import re
 import time
 import xml.etree.ElementTree as xml
 
-from common import HARNESS, LOGS, RESULTS, TOP, git, run, save_result, table
+from common import LOGS, RESULTS, TOP, git, run, save_result, table
 
-REPORTS = os.path.join(HARNESS, "reports")
 VARIABLES = ["STACK", "ARCH", "MAP", "MODE", "PAGES", "SUITE", "APPEND", "QEMU", "TIMEOUT", "MINUTES", "SABOTAGE",
              "CELL"]
 KEPT = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
@@ -26,9 +25,9 @@ def lines(head, rows):
 
 
 def keep(name, outcomes):
-    """Write harness/reports/NAME.md: of what takes longer than a reader has, the numbers and all that was not well."""
-    os.makedirs(REPORTS, exist_ok=True)
-    with open(os.path.join(REPORTS, name + ".md"), "w") as f:
+    """Write build/results/NAME.md: of what takes longer than a reader has, the numbers and all that was not well."""
+    os.makedirs(RESULTS, exist_ok=True)
+    with open(os.path.join(RESULTS, name + ".md"), "w") as f:
         f.write(KEPT.format(name=name, tree=git("rev-parse", "HEAD^{tree}")[:12]))
         f.write(lines(["what", "passed", "failed", "skipped", "remarks"],
                       [[o.what, len(o.passed), len(o.failed), len(o.skipped), o.note] for o in outcomes]))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What is looked at once, with all patches applied: by other compilers and by the kernel's static checkers."""
+import glob
 import os
 import re
 
@@ -57,6 +58,14 @@ def _includes(o, series):
     o.check("no file is included twice", "; ".join(bad[:3]) or None)
 
 
+def _torn(html):
+    """The rows of tables in which a cell is empty."""
+    for row in re.findall(r"<tr.*?</tr>", html, re.S):
+        cells = [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)]
+        if "" in cells:
+            yield " | ".join(cells)
+
+
 def _html(o, series):
     """The pages of the series, in the folders that they belong to, as html."""
     pages = [p for p in series.own if p.endswith(".rst")]
@@ -71,8 +80,11 @@ def _html(o, series):
         bad = [line for line in said.splitlines() if re.search(r"WARNING|ERROR|Warning|Error", line) and
                any(p in line for p in parts)]
         html = os.path.basename(page)[:-len("rst")] + "html"
-        if not any(html in files for _, _, files in os.walk(out)):
+        found = glob.glob(f"{out}/**/{html}", recursive=True)
+        if not found:
             bad.append(f"there is no {html}; log: {log_path('htmldocs')}")
+        # What a simple table makes of the second line of a first column.
+        bad += [f"a table with an empty cell, in the row '{row}'" for path in found for row in _torn(read(path))]
         o.check(f"htmldocs {page}", "; ".join(bad[:3]) or None)
 
 

@@ -209,12 +209,17 @@ def ensure():
     with step("build/linux: checking out the base"):
         shutil.rmtree(LINUX, ignore_errors=True)
         os.makedirs(BUILD, exist_ok=True)
-        git("clone", "-q", "--shared", "--branch", "base", repo, LINUX, cwd=BUILD)
-        git("config", "gc.auto", "0")
-        # Seen from outside, where the owner may be another, the files are still the same.
-        git("config", "core.checkStat", "minimal")
-        git("update-ref", "refs/kpkeys/assembled", "HEAD")
-        open(os.path.join(LINUX, ".git/complete"), "w").close()
+        try:
+            git("clone", "-q", "--shared", "--branch", "base", repo, LINUX, cwd=BUILD)
+            git("config", "gc.auto", "0")
+            # Seen from outside, where the owner may be another, the files are still the same.
+            git("config", "core.checkStat", "minimal")
+            git("update-ref", "refs/kpkeys/assembled", "HEAD")
+            open(os.path.join(LINUX, ".git/complete"), "w").close()
+        except BaseException:
+            # Half of it would take the place that is missing.
+            shutil.rmtree(LINUX, ignore_errors=True)
+            raise
 
 
 def _ours():
