@@ -12,6 +12,8 @@
 
 #include <linux/completion.h>
 #include <linux/cpumask.h>
+#include <linux/highmem.h>
+#include <linux/io.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/kthread.h>
@@ -33,8 +35,10 @@
 #endif
 
 #include <linux/mmu_context.h>
+#include <asm/insn.h>
 #include <asm/ptrace.h>
 #include <asm/stacktrace.h>
+#include <asm/text-patching.h>
 
 #include <trace/events/kernel_mapping.h>
 #include <trace/events/sched.h>
@@ -201,6 +205,48 @@ static void attacker_test_sleeper(struct kunit *test)
 	EXPECT_STOPPED(test);
 }
 
+struct section {
+	struct kunit *test;
+	struct completion entered, go, done;
+	struct kpkeys_state *state;
+	int ret;
+};
+
+/* Sleeps in a section, with the state on its stack. */
+static int section_thread(void *data)
+{
+	struct section *s = data;
+	struct kpkeys_state state = kpkeys_enter_context(KPKEYS_CTX_DEFAULT);
+
+	WRITE_ONCE(s->state, &state);
+	complete(&s->entered);
+	wait_for_completion(&s->go);
+	kpkeys_leave_context(KPKEYS_CTX_DEFAULT, &state);
+	s->ret = write_table(s->test);
+	complete(&s->done);
+
+	return 0;
+}
+
+/* The same, on the stack of another thread. */
+static void attacker_test_other_stack(struct kunit *test)
+{
+	struct section s = { .test = test };
+	struct task_struct *task;
+
+	init_completion(&s.entered);
+	init_completion(&s.go);
+	init_completion(&s.done);
+	task = kthread_run(section_thread, &s, "kpkeys_section");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	wait_for_completion(&s.entered);
+	WRITE_ONCE(s.state->changed, arch_supports_kpkeys());
+	complete(&s.go);
+	wait_for_completion(&s.done);
+
+	KUNIT_EXPECT_EQ(test, s.ret, protected() ? -EFAULT : 0);
+}
+
 /*
  * A section was made to continue without its window, again and again. Its entry in the
  * table of interrupted sections is good for one window.
@@ -363,6 +409,7 @@ static void attacker_test_struct_page(struct kunit *test)
 {
 	struct page *page = alloc_page(GFP_KERNEL);
 	struct ptdesc *tables[64] = { };
+	struct page *forged[ARRAY_SIZE(tables)] = { };
 	int i, nr = 0;
 
 	KUNIT_ASSERT_NOT_NULL(test, page);
@@ -381,6 +428,8 @@ static void attacker_test_struct_page(struct kunit *test)
 		/* Try to make a page of the attacker the next table. */
 		ptdesc_page(tables[i])->lru.next = &page->lru;
 		ptdesc_page(tables[i])->lru.prev = &page->lru;
+		set_page_private(ptdesc_page(tables[i]), (unsigned long)page);
+		forged[i] = ptdesc_page(tables[i]);
 		tables[i] = NULL;
 	}
 	for (i = 0; i < ARRAY_SIZE(tables); i++) {
@@ -394,6 +443,8 @@ static void attacker_test_struct_page(struct kunit *test)
 	}
 	KUNIT_EXPECT_EQ(test, nr, 0);
 	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		if (forged[i])
+			set_page_private(forged[i], 0);
 		if (tables[i])
 			pagetable_free(tables[i]);
 	}
@@ -507,6 +558,52 @@ static void attacker_test_vmap(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(p, &val, sizeof(val)),
 			protected() ? -EFAULT : 0);
 	memunmap(p);
+}
+
+/* ioremap() refuses all memory, and so does memremap() with other attributes. */
+static void attacker_test_ioremap(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_NULL(test, (void __force *)ioremap(__pa(a->table), PAGE_SIZE));
+		KUNIT_EXPECT_NULL(test, memremap(__pa(a->table), PAGE_SIZE, MEMREMAP_WT));
+	}
+}
+
+/* The address of a probe is changed, for example. It is patched through the fixmap. */
+static void attacker_test_text_poking(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	int want = protected() ? -EFAULT : 0;
+
+	KUNIT_EXPECT_EQ(test, aarch64_insn_write(a->table, aarch64_insn_gen_nop()), want);
+	KUNIT_EXPECT_EQ(test, aarch64_insn_write_literal_u64(a->table, -1), want);
+	KUNIT_EXPECT_EQ(test, READ_ONCE(*a->table), protected() ? 0 : -1);
+}
+
+/* A page of a kexec segment is a page table. Segments are written through kmap(). */
+static void attacker_test_kexec(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+	u64 val = 0;
+	void *p;
+
+	p = kmap_local_page(virt_to_page(a->table));
+	KUNIT_EXPECT_EQ(test, copy_to_kernel_nofault(p, &val, sizeof(val)),
+			protected() ? -EFAULT : 0);
+	kunmap_local(p);
+}
+
+/* A file mapping of /dev/mem. */
+static void attacker_test_dev_mem(struct kunit *test)
+{
+	struct attacker *a = test->priv;
+
+	if (!IS_ENABLED(CONFIG_STRICT_DEVMEM))
+		kunit_skip(test, "needs CONFIG_STRICT_DEVMEM");
+
+	KUNIT_EXPECT_FALSE(test, devmem_is_allowed(PHYS_PFN(__pa(a->table))));
 }
 
 /* -- Roots ------------------------------------------------------------------ */
@@ -695,6 +792,7 @@ static int attacker_test_init(struct kunit *test)
 static struct kunit_case attacker_test_cases[] = {
 	KUNIT_CASE(attacker_test_pt_regs),
 	KUNIT_CASE(attacker_test_sleeper),
+	KUNIT_CASE(attacker_test_other_stack),
 	KUNIT_CASE(attacker_test_stale_entry),
 	KUNIT_CASE(attacker_test_full_table),
 	KUNIT_CASE(attacker_test_lazy_mmu),
@@ -708,6 +806,10 @@ static struct kunit_case attacker_test_cases[] = {
 	KUNIT_CASE(attacker_test_attributes),
 	KUNIT_CASE(attacker_test_vmalloc_pages),
 	KUNIT_CASE(attacker_test_vmap),
+	KUNIT_CASE(attacker_test_ioremap),
+	KUNIT_CASE(attacker_test_text_poking),
+	KUNIT_CASE(attacker_test_kexec),
+	KUNIT_CASE(attacker_test_dev_mem),
 	KUNIT_CASE(attacker_test_root_data),
 	KUNIT_CASE(attacker_test_root_level),
 	KUNIT_CASE(attacker_test_root_freed),

@@ -18,6 +18,7 @@
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/set_memory.h>
+#include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
 
@@ -673,6 +674,53 @@ static void kpkeys_test_fault_in_context(struct kunit *test)
 	EXPECT_CLOSED(test);
 }
 
+/* -- What does not belong into a window ----------------------------------- */
+
+enum { NOTHING, OBJECT, PAGE, USER_ACCESS };
+
+static int warnings_inside(struct kunit *test, int what)
+{
+	struct kunit_suppressed_warning *warnings = kunit_start_suppress_warning(test);
+	unsigned long page = 0;
+	void *object = NULL;
+	int nr, ret = 0;
+	u32 val;
+
+	scoped_guard(kpkeys_pgtables) {
+		switch (what) {
+		case OBJECT:
+			object = kmalloc(8, GFP_KERNEL);
+			break;
+		case PAGE:
+			page = __get_free_page(GFP_KERNEL);
+			break;
+		case USER_ACCESS:
+			ret = get_user(val, (u32 __user *)PAGE_SIZE);
+			break;
+		}
+	}
+	nr = kunit_suppressed_warning_count(warnings);
+	kunit_end_suppress_warning(test, warnings);
+	kfree(object);
+	free_page(page);
+	/* There is no user memory. */
+	KUNIT_EXPECT_EQ(test, ret, what == USER_ACCESS ? -EFAULT : 0);
+
+	return nr;
+}
+
+/* Debug builds notice it. */
+static void kpkeys_test_asserted(struct kunit *test)
+{
+	if (!IS_ENABLED(CONFIG_DEBUG_VM) || !IS_ENABLED(CONFIG_BUG))
+		kunit_skip(test, "needs CONFIG_DEBUG_VM and CONFIG_BUG");
+
+	KUNIT_EXPECT_EQ(test, warnings_inside(test, NOTHING), 0);
+	KUNIT_EXPECT_GT(test, warnings_inside(test, OBJECT), 0);
+	KUNIT_EXPECT_GT(test, warnings_inside(test, PAGE), 0);
+	KUNIT_EXPECT_GT(test, warnings_inside(test, USER_ACCESS), 0);
+}
+
 /* ------------------------------------------------------------------------- */
 
 static void kpkeys_test_free_page(void *data)
@@ -741,6 +789,7 @@ static struct kunit_case kpkeys_test_cases[] = {
 	KUNIT_CASE(kpkeys_test_timer_in_context),
 	KUNIT_CASE(kpkeys_test_softirq_in_context),
 	KUNIT_CASE(kpkeys_test_fault_in_context),
+	KUNIT_CASE(kpkeys_test_asserted),
 	{}
 };
 

@@ -94,6 +94,11 @@ static inline bool arch_kpkeys_hardened_pgtables(void)
 	return false;
 }
 
+static inline bool arch_kpkeys_is_protected(const void *addr)
+{
+	return false;
+}
+
 static __always_inline pgd_t *kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
 {
 	return pgd;
