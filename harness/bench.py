@@ -183,7 +183,8 @@ def _measure(variant, k, map_, plugin, initrd, cpus=1):
         counts = [dict(pair.split("=") for pair in line.split()) for line in f]
     if len(done) != len(counts):
         raise Fail(f"{len(counts)} reports of the plugin for {len(done)} benchmarks; log: {kernel.log_path(log)}")
-    result = {name: {c: int(v) / int(n) for c, v in count.items()} for (name, n), count in zip(done, counts)}
+    result = {name: {c: v if c == "longest_in" else int(v) / (1 if c == "longest_window" else int(n))
+                     for c, v in count.items()} for (name, n), count in zip(done, counts)}
     memory = {f"{when} {what}": int(kb) for when, what, kb in
               re.findall(r"meminfo: (\S+) (\S+):\s+(\d+) kB", console)}
     memory |= {f"{when} cache {what}": int(n) for when, what, n in
@@ -212,6 +213,14 @@ def _show(map_, results):
         hard = results["hardened"][op]
         rows.append([op, *(f"{base.get(c, 0):.2f} > {hard.get(c, 0):.2f}" for c in COUNTS)])
     table(["operation", *COUNTS], rows)
+
+
+def _show_windows(map_, results):
+    """How long the window is open, without what interrupts it."""
+    print(f"\nMAP={map_}: the longest window, in instructions, and where it was opened")
+    rows = [[op, f"{c['longest_window']:.0f}", c["longest_in"]] for op, c in results["hardened"].items()]
+    longest = max(rows, key=lambda row: int(row[1]))
+    table(["operation", "instructions", "function"], [*rows, ["all of them", *longest[1:]]])
 
 
 def _show_breakdown(map_, results, most=12):
@@ -281,6 +290,7 @@ def bench(stack):
     save_result("bench", everything)
     for map_ in kernel.MAPS:
         _show(map_, everything[map_])
+        _show_windows(map_, everything[map_])
         _show_breakdown(map_, everything[map_])
         _show_memory(map_, everything[map_ + " memory"])
         _show_contended(map_, everything[map_ + " contended"])

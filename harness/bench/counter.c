@@ -2,7 +2,7 @@
 /*
  * A QEMU plugin that counts what a guest executes between two marks: all
  * instructions, some kinds of them, arrivals at some addresses, and the
- * instructions of each function.
+ * instructions of each function, and how long the window of kpkeys is open.
  *
  * The guest marks by hints that do nothing: BEGIN and END switch counting on and
  * off, REPORT writes one line to the file "out" and clears the counts. From LOCKED
@@ -34,7 +34,7 @@ typedef struct {
 	size_t offset;
 } plugin_u64;
 enum { INLINE_ADD_U64 = 0 };
-enum { CB_NO_REGS = 0 };
+enum { CB_NO_REGS = 0, CB_R_REGS };
 
 void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id,
 		void (*cb)(struct qemu_plugin_tb *tb, void *data), void *data);
@@ -48,6 +48,24 @@ void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn
 		int op, plugin_u64 entry, uint64_t imm);
 struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t size);
 uint64_t qemu_plugin_u64_sum(plugin_u64 entry);
+
+/* The first members of the descriptor; how large it is depends on the version. */
+struct register_descriptor {
+	struct qemu_plugin_register *handle;
+	const char *name;
+};
+
+/* Of GLib, which the emulator is linked with. */
+struct array {
+	char *data;
+	unsigned int len;
+};
+unsigned int g_array_get_element_size(struct array *array);
+struct array *g_byte_array_new(void);
+struct array *g_byte_array_set_size(struct array *array, unsigned int len);
+
+struct array *qemu_plugin_get_registers(void);
+int qemu_plugin_read_register(struct qemu_plugin_register *handle, struct array *buf);
 
 EXPORT int qemu_plugin_version = 7;
 
@@ -134,6 +152,66 @@ static void mark_lock(bool locked)
 		under_lock += now - locked_at;
 }
 
+/* When the window was opened, and where; the longest one. */
+static bool window_is_open;
+static uint64_t opened_at, longest;
+static int opened_in = -1, longest_in = -1;
+
+struct switching {
+	unsigned int reg;	/* what is written */
+	unsigned int bit;	/* it opens the window */
+	int function;		/* class of the function */
+};
+
+static uint64_t general_register(unsigned int nr)
+{
+	static struct qemu_plugin_register *handle[31];
+	static struct array *buf;
+	uint64_t val = 0;
+	unsigned int i;
+
+	if (!buf) {
+		struct array *all = qemu_plugin_get_registers();
+
+		buf = g_byte_array_new();
+		for (i = 0; i < all->len; i++) {
+			struct register_descriptor *d =
+				(void *)(all->data + i * g_array_get_element_size(all));
+			unsigned int n;
+			char end;
+
+			if (sscanf(d->name, "x%u%c", &n, &end) == 1 && n < 31)
+				handle[n] = d->handle;
+		}
+	}
+	if (nr == 31)
+		return 0;
+	g_byte_array_set_size(buf, 0);
+	if (!handle[nr] || !qemu_plugin_read_register(handle[nr], buf) || buf->len != sizeof(val)) {
+		fprintf(stderr, "counter: x%u cannot be read\n", nr);
+		exit(1);
+	}
+	memcpy(&val, buf->data, sizeof(val));
+	return val;
+}
+
+static void switched(unsigned int vcpu, void *data)
+{
+	uint64_t now = qemu_plugin_u64_sum(class[class_of("instructions")].count);
+	const struct switching *s = data;
+	bool open = general_register(s->reg) >> s->bit & 1;
+
+	(void)vcpu;
+	if (open && !window_is_open) {
+		opened_at = now;
+		opened_in = counting ? s->function : -1;
+	} else if (!open && window_is_open && opened_in >= 0 && now - opened_at > longest) {
+		longest = now - opened_at;
+		longest_in = opened_in;
+	}
+	window_is_open = open;
+}
+
 static void mark(unsigned int vcpu, void *data)
 {
 	int i;
@@ -163,8 +241,10 @@ static void mark(unsigned int vcpu, void *data)
 		}
 	}
 	if ((uintptr_t)data == REPORT) {
-		fprintf(out, " under_lock=%" PRIu64 "\n", under_lock);
-		under_lock = 0;
+		fprintf(out, " under_lock=%" PRIu64 " longest_window=%" PRIu64 " longest_in=%s\n",
+			under_lock, longest, longest_in < 0 ? "-" : class[longest_in].name);
+		under_lock = longest = 0;
+		longest_in = -1;
 		fflush(out);
 	}
 }
@@ -185,16 +265,32 @@ static const char *kind_of(uint32_t insn)
 	return NULL;
 }
 
-/* MSR to the register of kpkeys: POR_EL1, its mock TPIDR2_EL0, or PIR_EL1. */
-static bool is_switch(uint32_t insn)
+/*
+ * MSR to the register of kpkeys: POR_EL1, its mock TPIDR2_EL0, or PIR_EL1. Returns the
+ * bit that allows to write page tables, or 0.
+ */
+static unsigned int switch_bit(uint32_t insn)
 {
 	switch (insn & ~0x1fu) {
 	case 0xd518a280:
 	case 0xd51bd0a0:
+		return 6;
 	case 0xd518a260:
-		return true;
+		return 26;
 	}
-	return false;
+	return 0;
+}
+
+static void count_switch(struct qemu_plugin_insn *insn, uint32_t code, uint64_t addr)
+{
+	struct switching *s = malloc(sizeof(*s));
+
+	if (!s)
+		exit(1);
+	s->reg = code & 31;
+	s->bit = switch_bit(code);
+	s->function = function_of(addr);
+	qemu_plugin_register_vcpu_insn_exec_cb(insn, switched, CB_R_REGS, s);
 }
 
 static void count(struct qemu_plugin_insn *insn, int which)
@@ -219,8 +315,10 @@ static void translated(struct qemu_plugin_tb *tb, void *data)
 		count(insn, class_of("instructions"));
 		if (kind_of(code))
 			count(insn, class_of(kind_of(code)));
-		if (is_switch(code))
+		if (switch_bit(code)) {
 			count(insn, class_of("switches"));
+			count_switch(insn, code, addr);
+		}
 		for (s = 0; s < nr_symbols; s++)
 			if (symbol[s].addr == addr)
 				count(insn, symbol[s].class);
