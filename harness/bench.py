@@ -122,9 +122,17 @@ def kernel_of(variant):
     return kernel.Kernel(variant.out, work=WORK, config=_config(variant))
 
 
+_built = {}                                 # in this run: {object directory: what it is built from}
+
+
 def build(variant):
+    """Another command line needs no other build: the work tree would be as new, and all be compiled again."""
+    source = variant.commit, variant.patches, variant.config
+    if _built.get(variant.out) == source:
+        return kernel_of(variant)
     k = prepare(variant)
     k.build()
+    _built[variant.out] = source
     return k
 
 

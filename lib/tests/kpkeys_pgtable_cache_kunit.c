@@ -985,12 +985,13 @@ static void kpkeys_pgtable_cache_test_warm_tlb(struct kunit *test)
 	unsigned int nr, cpu;
 
 	skip_if_running(test);
-	pages = drain_all(test, &nr);
 	migrate_disable();
 	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
 	memset(&warm, 0, sizeof(warm));
 	warm.task = cpu < nr_cpu_ids ? kthread_create(write_warm, NULL, "kpkeys-warm") :
 		    ERR_PTR(-ENODEV);
+	/* After what takes long: the worker must not refill what is drained. */
+	pages = drain_all(test, &nr);
 	if (!IS_ERR(warm.task)) {
 		kthread_bind(warm.task, cpu);
 		wake_up_process(warm.task);

@@ -70,7 +70,8 @@ static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
 /*
  * One window for a whole section in lazy MMU mode. No state says whether leave has
  * to close it, because a section does not begin inside a window. If the section
- * sleeps, its window is gone, and each store opens one of its own.
+ * sleeps, its window is gone, and each store opens one of its own: what relies on the
+ * window of the section is called with a page table lock held, see pgtable_store().
  */
 static __always_inline void kpkeys_enter_lazy_mmu_mode(void)
 {
