@@ -160,6 +160,25 @@ static int vmalloc_pages(int pages, int nr)
 	return nr;
 }
 
+/* Addresses of ranges that are gone are used again only after all of them were flushed. */
+static int map_ram(int nr)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	int i;
+
+	if (!page)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++) {
+		void *p = vm_map_ram(&page, 1, NUMA_NO_NODE);
+
+		if (!p)
+			break;
+		vm_unmap_ram(p, 1);
+	}
+	__free_page(page);
+	return i == nr ? nr : -ENOMEM;
+}
+
 static struct page *block[NR_BLOCKS];
 
 static int set_valid_split(int nr)
@@ -226,6 +245,10 @@ static long run(const char *name)
 	if (sscanf(name, "vmalloc-%ld", &n) == 1) {
 		vmalloc_pages(n, 200);
 		return MEASURE(vmalloc_pages(n, 200));
+	}
+	if (!strcmp(name, "vm-map-ram-1")) {
+		map_ram(1000);
+		return MEASURE(map_ram(1000));
 	}
 	if (!strcmp(name, "set-memory-split") || !strcmp(name, "set-memory-block")) {
 		n = blocks_alloc();

@@ -3,6 +3,7 @@
  * The first process of a kernel that "make bench" boots: runs all that is
  * measured, once, and says what and how many operations each was.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/reboot.h>
@@ -21,6 +22,11 @@
 #define ROUNDS		5
 #define SWITCHES	2000
 #define SPARSE_STEPS	8
+#define VMAS		1000
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
 
 #define mark_begin()	asm volatile("hint #112" : : : "memory")
 #define mark_end()	asm volatile("hint #113" : : : "memory")
@@ -117,6 +123,87 @@ static long bench_fault(int advice)
 	mark_end();
 	munmap(p, SIZE);
 	return SIZE / page;
+}
+
+/* By a page less than a multiple of what a table maps, so that each entry is moved. */
+static long bench_mremap(int advice)
+{
+	char *p = map(advice), *at, *q;
+	int i;
+
+	at = mmap(NULL, 2 * SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	must(at != MAP_FAILED, "mmap");
+	at += ((unsigned long)p - (unsigned long)at) % (2 * MB) + page;
+	touch(p);
+	for (i = 0; i < ROUNDS; i++) {
+		mark_begin();
+		q = mremap(p, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, at);
+		mark_end();
+		must(q == at, "mremap");
+		at = p;
+		p = q;
+	}
+	munmap(p, SIZE);
+	return ROUNDS;
+}
+
+static long bench_dontneed(int advice)
+{
+	char *p = map(advice);
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		touch(p);
+		mark_begin();
+		must(!madvise(p, SIZE, MADV_DONTNEED), "MADV_DONTNEED");
+		mark_end();
+	}
+	munmap(p, SIZE);
+	return ROUNDS;
+}
+
+/* A process that has many mappings ends. */
+static long bench_exit(void)
+{
+	int i, n;
+
+	for (i = 0; i < ROUNDS; i++) {
+		pid_t pid = fork();
+
+		must(pid >= 0, "fork");
+		if (!pid) {
+			/* No two can be merged. */
+			for (n = 0; n < VMAS; n++) {
+				int prot = PROT_READ | PROT_WRITE | (n & 1 ? PROT_EXEC : 0);
+				char *p = mmap(NULL, page, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+				must(p != MAP_FAILED, "mmap");
+				*p = 1;
+			}
+			mark_begin();
+			_exit(0);
+		}
+		must(waitpid(pid, NULL, 0) == pid, "waitpid");
+		mark_end();
+	}
+	return ROUNDS;
+}
+
+/* What khugepaged does with a block, called by hand. */
+static long bench_collapse(void)
+{
+	const int blocks = 8;
+	char *p = map(MADV_NOHUGEPAGE), *from = (char *)(((unsigned long)p + 2 * MB - 1) & -(2 * MB));
+	long i;
+
+	for (i = 0; i < blocks * (long)(2 * MB); i += page)
+		from[i] = 1;
+	must(!madvise(p, SIZE, MADV_HUGEPAGE), "MADV_HUGEPAGE");
+	mark_begin();
+	must(!madvise(from, blocks * 2 * MB, MADV_COLLAPSE), "MADV_COLLAPSE");
+	mark_end();
+	munmap(p, SIZE);
+	return blocks;
 }
 
 /* Two processes that wait for each other: two switches a round, with a read and a write each. */
@@ -230,7 +317,7 @@ int main(void)
 {
 	static const char * const ops[] = {
 		"table-alloc-free", "tables-2048", "vmalloc-1", "vmalloc-4", "vmalloc-16",
-		"vmalloc-256", "set-memory-block", "set-memory-split", "reserve-fill-return",
+		"vmalloc-256", "vm-map-ram-1", "set-memory-block", "set-memory-split", "reserve-fill-return",
 	};
 	size_t i;
 
@@ -258,6 +345,10 @@ int main(void)
 	/* The benchmarks in the kernel split the direct map on purpose. */
 	meminfo("after");
 	sparse();
+	done("mremap-64MB", bench_mremap(MADV_NOHUGEPAGE));
+	done("dontneed-64MB", bench_dontneed(MADV_NOHUGEPAGE));
+	done("exit-1000-vmas", bench_exit());
+	done("collapse", bench_collapse());
 	for (i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
 		in_kernel(ops[i]);
 	printf("bench: end\n");
