@@ -82,7 +82,7 @@ bench: ## instructions per operation, exact: the base, the reserve, the series (
 pressure: ## scarce and fragmented memory, many tables that go, nodes: the series beside the same kernel with the feature off
 	$(HARNESS) pressure
 
-compare: ## the series beside the GFP-flag design: suites, costs, code (compare/REPORT.md)
+compare: ## the series beside the GFP-flag design: suites, costs, code (compare/REPORT.md); goes on where it was (AGAIN=1 measures all once more; V6=/path/to/kpkeys_hardened_pgtables.c: one more column)
 	$(HARNESS) compare
 
 clean: ## remove build/, except an edited build/linux

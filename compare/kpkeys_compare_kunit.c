@@ -17,9 +17,11 @@
 #include <linux/kthread.h>
 #include <linux/memblock.h>
 #include <linux/mm.h>
+#include <linux/sched/debug.h>
 #include <linux/sizes.h>
 #include <linux/pgalloc.h>
 #include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 
 #include <asm/kpkeys_hardened_pgtables.h>
 #include <asm/mmu.h>
@@ -306,7 +308,7 @@ static void maybe_rival(void)
 	in_rival = false;
 }
 
-#if __has_include(<linux/kpkeys_split_reserve.h>)
+#ifndef KPKEYS_SPLIT_POOL
 static struct ptdesc *alloc_with_rival(void)
 {
 	struct ptdesc *ptdesc = split_test_real_alloc();
@@ -339,8 +341,15 @@ static const char *irq_is_refill(void)
 #else
 static int prepare_with_rival(void)
 {
-	int ret = kpkeys_pgtable_cache_prepare_split();
+	static bool preparing;
+	int ret;
 
+	/* The split of a refill is a part of it, and holds the mutex of refills. */
+	if (preparing)
+		return kpkeys_pgtable_cache_prepare_split();
+	preparing = true;
+	ret = kpkeys_pgtable_cache_prepare_split();
+	preparing = false;
 	maybe_rival();
 
 	return ret;
@@ -380,15 +389,16 @@ static void compare_rivals(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(nr); i++) {
 		drain();
 		kunit_activate_static_stub(test, kpkeys_pgtable_cache_alloc_pages, alloc_pieces);
-		stub_fill(test);
-		rivals = nr[i];
-		rounds = 0;
 		/* The rivals use the first two blocks of the window. */
 		start = window_base + 2 * PUD_SIZE;
 		end = start + PUD_SIZE;
 		vunmap_range(start, end);
 		KUNIT_ASSERT_EQ(test, vmap_page_range(start, end, window_phys, PAGE_KERNEL), 0);
 		drain();
+		/* Not before, or a rival would come in the middle of a refill. */
+		stub_fill(test);
+		rivals = nr[i];
+		rounds = 0;
 		ret = split_kernel_leaf_mapping(start + PAGE_SIZE, start + 2 * PAGE_SIZE);
 		kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
 		unstub_fill(test);
@@ -484,12 +494,34 @@ static void compare_suite_exit(struct kunit_suite *suite)
 	free_vm_area(area);
 }
 
+/* A case that hangs is an answer, too: say where, and do not make anybody wait. */
+#define HANGS_AFTER	60
+
+static struct task_struct *case_task;
+
+static void case_hangs(struct work_struct *work)
+{
+	pr_err("INFO: task %s:%d blocked for more than %d seconds.\n", case_task->comm,
+	       case_task->pid, HANGS_AFTER);
+	sched_show_task(case_task);
+	panic("compare: this case hangs\n");
+}
+static DECLARE_DELAYED_WORK(case_hangs_work, case_hangs);
+
+static void compare_exit(struct kunit *test)
+{
+	cancel_delayed_work_sync(&case_hangs_work);
+}
+
 static int compare_init(struct kunit *test)
 {
 	if (!kpkeys_hardened_pgtables_enabled() || !arch_kpkeys_must_split())
 		kunit_skip(test, "the direct map is not made of blocks, or page tables are not protected");
 	if (totalram_pages() < SZ_8G >> PAGE_SHIFT)
 		kunit_skip(test, "not enough memory that is mapped by PUD blocks");
+
+	case_task = current;
+	schedule_delayed_work(&case_hangs_work, HANGS_AFTER * HZ);
 
 	return window_map();
 }
@@ -508,6 +540,7 @@ static struct kunit_suite compare_suite = {
 	.suite_init = compare_suite_init,
 	.suite_exit = compare_suite_exit,
 	.init = compare_init,
+	.exit = compare_exit,
 	.test_cases = compare_cases,
 };
 

@@ -27,10 +27,6 @@ LOCKS = {
 }
 COUNTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lock"]
 
-# Eight CPUs take and free tables at once in these. Compare them only: the spinlocks are also those of timer interrupts,
-# and a lock is held for long if the host stops the CPU that has it.
-CONTENDED = ["base", "hardened"]
-
 # Where the instructions of these go is shown by function.
 BREAKDOWN = ["table-alloc-free", "tables-2048", "fork-64MB", "mprotect-64MB", "switch"]
 
@@ -46,11 +42,15 @@ GOALS = [("hardened", "table-alloc-free", "instructions", {"block": 0.60, "pte":
 class Variant:
     """One kernel to measure: a commit, what is put on top, how it is booted."""
 
-    def __init__(self, name, what, commit, patches=(), config="", append="", maps=kernel.MAPS, out=None, picks=()):
-        """@out: the object directory, if not that of the patches, for another commit or configuration; @picks: commits
-        whose change is applied, too."""
+    def __init__(self, name, what, commit, patches=(), config="", append="", maps=kernel.MAPS, out=None, picks=(),
+                 contended=False, change=None):
+        """@out: the object directory, if not that of the patches, for another commit or configuration.
+        @picks: commits whose change is applied, too.
+        @contended: eight CPUs take and free tables at once, too. Compare such figures only with each other: the spinlocks
+        are also those of timer interrupts, and a lock is held for long if the host stops the CPU that has it.
+        @change: a function that changes the work tree, given its path."""
         self.name, self.what, self.commit, self.append, self.picks = name, what, commit, append, picks
-        self.patches, self.config, self.maps = patches, config, maps
+        self.patches, self.config, self.maps, self.contended, self.change = patches, config, maps, contended, change
         self.out = out or "+".join(patches) or name
 
 
@@ -75,13 +75,13 @@ def variants():
     emulation = adding("arch/arm64/mm/kpkeys-emulation.c")
     feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\n"
     return [
-        Variant("base", "the base", "origin/base"),
+        Variant("base", "the base", "origin/base", contended=True),
         fair(),
         Variant("reserve", "with the split reserve", core + "~"),
         Variant("inactive", "with the series, switched off", emulation + "~", ["mock-register"], feature,
                 "kpkeys_hardened_pgtables=0"),
         Variant("hardened", "with the series, on, and another register in the place of POR_EL1",
-                emulation + "~", ["mock-register"], feature),
+                emulation + "~", ["mock-register"], feature, contended=True),
         Variant("one-page", "with the series, on, and one page at a time instead of the cache",
                 emulation + "~", ["mock-register", "one-page"], feature, maps=["block"]),
         Variant("emulated", "with the series, on, and FEAT_S1POE emulated by FEAT_S1PIE", emulation, [],
@@ -123,6 +123,8 @@ def prepare(variant):
     for patch in variant.patches:
         git("apply", os.path.join(SOURCE, patch + ".patch"), cwd=linux)
     _mark_split_lock(linux)
+    if variant.change:
+        variant.change(linux)
     with open(os.path.join(linux, "mm/Makefile"), "a") as f:
         for name in "pgtable_bench", "pgtable_pressure":
             shutil.copy(os.path.join(SOURCE, name + ".c"), os.path.join(linux, "mm"))
@@ -139,7 +141,7 @@ _built = {}                                 # in this run: {object directory: wh
 
 def build(variant):
     """Another command line needs no other build: the work tree would be as new, and all be compiled again."""
-    source = variant.commit, variant.patches, variant.config
+    source = variant.commit, variant.picks, variant.patches, variant.change, variant.config
     if _built.get(variant.out) == source:
         return kernel_of(variant)
     k = prepare(variant)
@@ -296,7 +298,7 @@ def measure(what):
                 result, memory = _measure(variant, k, map_, plugin, initrd)
                 everything.setdefault(map_, {})[variant.name] = result
                 everything.setdefault(map_ + " memory", {})[variant.name] = memory
-                if variant.name in CONTENDED:
+                if variant.contended:
                     result, _ = _measure(variant, k, map_, plugin, initrd, cpus=8)
                     everything.setdefault(map_ + " contended", {})[variant.name] = result["contended"]
     return everything

@@ -86,14 +86,15 @@ SCENARIOS = {
 }
 
 
-def _kernel():
+def build(last="HEAD", change=None, config=""):
+    """The kernel of the stack that ends with commit @last, with enforcement; @change: as of bench.Variant."""
     feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\nCONFIG_ARM64_KPKEYS_PIE_EMULATION=y\n"
-    commit = bench.adding("arch/arm64/mm/kpkeys-emulation.c")
-    return bench.build(bench.Variant("pressure", "nodes and cpusets", commit,
-                                     config=feature + "CONFIG_NUMA=y\nCONFIG_CPUSETS=y\n"))
+    commit = bench.adding("arch/arm64/mm/kpkeys-emulation.c", last)
+    return bench.build(bench.Variant("pressure", "nodes and cpusets", commit, change=change,
+                                     config=feature + "CONFIG_NUMA=y\nCONFIG_CPUSETS=y\n" + config))
 
 
-def _initrd():
+def userland():
     root = os.path.join(bench.WORK, "pressure")
     os.makedirs(root, exist_ok=True)
     run([CROSS + "gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", root + "/init",
@@ -102,8 +103,8 @@ def _initrd():
     return root + ".cpio"
 
 
-def _boot(k, initrd, scenario, map_, mode):
-    """What one scenario came to: {figure: number, or a list of one a node}."""
+def start(k, initrd, scenario, map_, mode, what="", timeout=600):
+    """The console of one scenario, and the name of its log; @what: for that name."""
     name, memory = scenario.split()[:2]
     cmd = k.command("enforce", map_, f"norandmaps pressure={name} {MODES[mode]}", initrd, int(memory))
     if name == "nodes":
@@ -112,22 +113,35 @@ def _boot(k, initrd, scenario, map_, mode):
         cmd[cmd.index("-smp") + 1] = "1"
         cmd[cmd.index("-machine") + 1] += ",dtb-randomness=off"
         cmd += EXACT
-    log = f"pressure {name} {memory} {map_} {mode}"
-    console = run(cmd, check=False, log=log, timeout=600)
-    if "pressure: end" not in console or "pressure: error" in console:
-        raise Fail(f"'{scenario}', MAP={map_}, the feature {mode}, did not get to its end; "
-                   f"log: {kernel.log_path(log)}\n" + kernel.tail(console))
+    log = f"pressure {what} {name} {memory} {map_} {mode}"
+    return run(cmd, check=False, log=log, timeout=timeout), log
+
+
+def ended(console):
+    return "pressure: end" in console and "pressure: error" not in console
+
+
+def figures_in(console):
+    """What one scenario came to: {figure: number, or a list of one a node}."""
     figures = {}
     for key_, value in re.findall(r"pressure: (\S+) ([-\d,]+)\r?$", console, re.M):
         figures[key_] = [int(n) for n in value.split(",")] if "," in value else int(value)
     return figures
 
 
+def _boot(k, initrd, scenario, map_, mode):
+    console, log = start(k, initrd, scenario, map_, mode)
+    if not ended(console):
+        raise Fail(f"'{scenario}', MAP={map_}, the feature {mode}, did not get to its end; "
+                   f"log: {kernel.log_path(log)}\n" + kernel.tail(console))
+    return figures_in(console)
+
+
 def pressure(stack):
     """`make pressure`"""
     tree.make(stack)
     with step("build the kernel"):
-        k, initrd = _kernel(), _initrd()
+        k, initrd = build(), userland()
     outcomes, everything = [], {}
     for map_ in kernel.MAPS:
         runs = [(s, mode) for s in SCENARIOS for mode in MODES]

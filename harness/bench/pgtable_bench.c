@@ -22,7 +22,7 @@
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 
-#if __has_include(<linux/kpkeys_split_reserve.h>)
+#ifdef CONFIG_KPKEYS_SPLIT_RESERVE
 #include <linux/kpkeys_split_reserve.h>
 
 static int bench_reserve(int nr)
