@@ -200,4 +200,27 @@ DEFINE_LOCK_GUARD_0(kpkeys_hardened_pgtables,
 		    kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &_T->state),
 		    struct kpkeys_state state)
 
+/**
+ * kpkeys_pgtable_write() - run a statement that writes page tables
+ * @stmt: the statement. Must not leave the scope.
+ *
+ * What guard(kpkeys_hardened_pgtables)() does, for a short statement in a hot path.
+ * It is compiled twice, with and without a window of its own, so that no state is
+ * kept and looked at: this costs one patched branch if page tables are not
+ * protected, and one more branch if the window is open.
+ *
+ * Context: Any.
+ */
+#define kpkeys_pgtable_write(stmt)					\
+do {									\
+	const struct kpkeys_state __state = kpkeys_enter_pgtable_write(); \
+									\
+	if (unlikely(__state.changed)) {				\
+		stmt;							\
+		kpkeys_leave_context(KPKEYS_CTX_PGTABLES, &__state);	\
+	} else {							\
+		stmt;							\
+	}								\
+} while (0)
+
 #endif /* _LINUX_KPKEYS_HARDENED_PGTABLES_H */

@@ -266,7 +266,8 @@ static void lazy_irq(struct irq_work *work)
 /* One window for the section, even if nested, paused or interrupted. */
 static void kpkeys_pgtables_test_lazy_mmu(struct kunit *test)
 {
-	struct lazy_irq li = { .work = IRQ_WORK_INIT(lazy_irq), .open = true };
+	/* Also with PREEMPT_RT, an interrupt that is not waited for by sleeping. */
+	struct lazy_irq li = { .work = IRQ_WORK_INIT_HARD(lazy_irq), .open = true };
 
 	EXPECT_OPEN(test, false);
 	lazy_mmu_mode_enable();
@@ -299,6 +300,22 @@ static void kpkeys_pgtables_test_lazy_mmu(struct kunit *test)
 	schedule_timeout_uninterruptible(1);
 	EXPECT_OPEN(test, false);
 	lazy_mmu_mode_disable();
+	EXPECT_OPEN(test, false);
+}
+
+/*
+ * Loops that store without a guard in lazy MMU mode hold one themselves if they also
+ * run where the mode is not entered.
+ */
+static void kpkeys_pgtables_test_not_lazy(struct kunit *test)
+{
+	void *p;
+
+	lazy_mmu_mode_pause();
+	p = vmalloc(4 * PAGE_SIZE);
+	vfree(p);
+	lazy_mmu_mode_resume();
+	KUNIT_EXPECT_NOT_NULL(test, p);
 	EXPECT_OPEN(test, false);
 }
 
@@ -579,6 +596,7 @@ static int kpkeys_pgtables_test_init(struct kunit *test)
 static struct kunit_case kpkeys_pgtables_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtables_test_guard),
 	KUNIT_CASE(kpkeys_pgtables_test_lazy_mmu),
+	KUNIT_CASE(kpkeys_pgtables_test_not_lazy),
 	KUNIT_CASE(kpkeys_pgtables_test_alloc_free),
 	KUNIT_CASE(kpkeys_pgtables_test_neighbours),
 	KUNIT_CASE(kpkeys_pgtables_test_every_mapping),

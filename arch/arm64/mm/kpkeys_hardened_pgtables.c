@@ -78,13 +78,29 @@ bool arch_kpkeys_is_protected(const void *addr)
 }
 
 /*
+ * The root that this CPU has loaded was looked up before, and is nearly always the
+ * one that is asked for. Others take longer.
+ */
+bool __kpkeys_is_user_root(const pgd_t *pgd)
+{
+	unsigned long addr = (unsigned long)pgd;
+
+	if (likely(__is_lm_address(addr) && PAGE_ALIGNED(addr) &&
+		   phys_to_ttbr(__lm_to_phys(addr)) ==
+		   (read_sysreg(ttbr0_el1) & GENMASK_ULL(47, 1))))
+		return true;
+
+	return __kpkeys_is_root(pgd);
+}
+
+/*
  * For pgd_offset(). A page of zeroes stands in for a table that is not the root of the
  * half of the address space that @addr is in. It is in .rodata, so that nothing can be
  * added to it.
  */
 pgd_t *__kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
 {
-	if (likely(is_ttbr1_addr(addr) ? pgd == swapper_pg_dir : __kpkeys_is_root(pgd)))
+	if (likely(is_ttbr1_addr(addr) ? pgd == swapper_pg_dir : __kpkeys_is_user_root(pgd)))
 		return pgd;
 
 	kpkeys_refuse_root(pgd);

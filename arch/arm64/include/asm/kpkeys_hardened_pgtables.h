@@ -14,6 +14,7 @@ bool arch_kpkeys_hardened_pgtables(void);
 bool arch_kpkeys_is_protected(const void *addr);
 void arch_kpkeys_kernel_range(unsigned long *start, unsigned long *end);
 int __must_check arch_kpkeys_protect_image_pgtables(void);
+bool __kpkeys_is_user_root(const pgd_t *pgd);
 pgd_t *__kpkeys_walk_root(pgd_t *pgd, unsigned long addr);
 
 /*
@@ -55,6 +56,12 @@ static inline unsigned int arch_kpkeys_split_demand(const void *addr, unsigned i
 static __always_inline pgd_t *kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
 {
 	return kpkeys_hardened_pgtables_enabled() ? __kpkeys_walk_root(pgd, addr) : pgd;
+}
+
+/* kpkeys_is_root(), where that of this CPU is asked for. */
+static __always_inline bool kpkeys_is_user_root(const pgd_t *pgd)
+{
+	return !kpkeys_hardened_pgtables_enabled() || __kpkeys_is_user_root(pgd);
 }
 
 /* @prot, changed for a mapping of a page table. */
@@ -103,6 +110,11 @@ static inline bool arch_kpkeys_is_protected(const void *addr)
 static __always_inline pgd_t *kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
 {
 	return pgd;
+}
+
+static __always_inline bool kpkeys_is_user_root(const pgd_t *pgd)
+{
+	return true;
 }
 
 static inline pgprot_t kpkeys_pgprot_pgtable(pgprot_t prot)
