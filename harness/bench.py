@@ -64,9 +64,9 @@ def adding(path, last="HEAD"):
 
 def fair():
     """What the series is compared with: the base, with the patch of the series that makes it faster by itself."""
-    pick = git("log", "-1", "--format=%H", "--grep=Skip barriers while a split fills a new table").strip()
+    pick = git("log", "-1", "--format=%H", "--grep=Skip barriers when kernel mappings change").strip()
     if not pick:
-        raise Fail("build/linux has no commit that skips barriers while a split fills a new table: see harness/bench.py")
+        raise Fail("build/linux has no commit that skips barriers when kernel mappings change: see harness/bench.py")
     return Variant("fair", "the base, with patch 6", "origin/base", out="base", picks=[pick])
 
 
