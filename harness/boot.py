@@ -48,7 +48,11 @@ def boot(k, mode, map_, program=None, seconds=0):
 FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
           # At the address that the module has said.
           "enforce": ("with protection",
-                      r"page table at (\w+)\s(?s:.)*?(?P<said>Unable to handle kernel write .* \1)\b")}
+                      r"page table at (\w+)\s(?s:.)*?(?P<said>Unable to handle kernel write .* \1)\b"
+                      r"(?s:.)*kpkeys: window closed"),
+          "panic": ("with protection, and a panic",
+                    r"page table at (\w+)\s(?s:.)*(?P<said>Kernel panic - not syncing: kpkeys: write to a page table"
+                    r" outside of a context, at 0x\1)\b")}
 
 
 def forged_write(k, mode, map_="block"):
@@ -56,7 +60,9 @@ def forged_write(k, mode, map_="block"):
     machine = machines.of("forge", k)
     log = f"{k.stack} forged write {mode}"
     initrd = initramfs(k, machine, "forge-" + mode)
-    console = run(k.command(mode, map_, machine.append, initrd), check=False, log=log, timeout=k.timeout)
+    append = machine.append + (" kpkeys_hardened_pgtables=panic" if mode == "panic" else "")
+    console = run(k.command("enforce" if mode == "panic" else mode, map_, append, initrd), check=False, log=log,
+                  timeout=k.timeout)
     said = re.search(FORGED[mode][1], console)
     o = kernel.Outcome(f"forged write, {FORGED[mode][0]}")
     o.check("the write succeeds" if mode == "off" else "the write is refused",

@@ -22,6 +22,12 @@ static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
 	return static_branch_unlikely(&kpkeys_hardened_pgtables_key);
 }
 
+/* Are the branches being patched, one after the other? This writes page tables itself. */
+static __always_inline bool kpkeys_patching_branches(void)
+{
+	return atomic_read(&kpkeys_hardened_pgtables_key.key.enabled) < 0;
+}
+
 bool kpkeys_hardened_pgtables_requested(void);
 int __must_check kpkeys_protect_pgtable(void *table, unsigned int order);
 int __must_check kpkeys_unprotect_pgtable(void *table, unsigned int order);
@@ -42,6 +48,11 @@ void kpkeys_refuse_root(const void *table);
 #else /* !CONFIG_KPKEYS_HARDENED_PGTABLES */
 
 static __always_inline bool kpkeys_hardened_pgtables_enabled(void)
+{
+	return false;
+}
+
+static __always_inline bool kpkeys_patching_branches(void)
 {
 	return false;
 }
@@ -190,7 +201,8 @@ struct kpkeys_state kpkeys_enter_pgtable_write(void)
  */
 static __always_inline void kpkeys_assert_pgtable_write(void)
 {
-	if (IS_ENABLED(CONFIG_DEBUG_VM) && kpkeys_hardened_pgtables_enabled())
+	if (IS_ENABLED(CONFIG_DEBUG_VM) && kpkeys_hardened_pgtables_enabled() &&
+	    !kpkeys_patching_branches())
 		kpkeys_assert_context(KPKEYS_CTX_PGTABLES);
 }
 
