@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
+#include <linux/export.h>
 #include <linux/init.h>
 #include <linux/kpkeys.h>
 #include <linux/mm.h>
@@ -14,6 +15,8 @@
 #include <asm/cpufeature.h>
 
 DEFINE_PER_CPU(u64, kpkeys_por_granted);
+/* For what inline functions assert in modules. */
+EXPORT_PER_CPU_SYMBOL_GPL(kpkeys_por_granted);
 
 static bool kpkeys_off __ro_after_init;
 static bool kpkeys_check __ro_after_init;
