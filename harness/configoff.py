@@ -41,6 +41,9 @@ SOME = ["arch/arm64/kernel/process.o", "arch/arm64/kernel/entry.o",
            "kernel/softirq.o", "kernel/fork.o", "mm/maccess.o", "mm/memory.o",
            "mm/mprotect.o", "mm/vmalloc.o"]
 FOLDERS = ["mm/", "arch/arm64/kernel/", "arch/arm64/mm/"]
+# set_ptes() and what is a function of its own there.
+SET_PTES = {"__set_ptes.constprop.0.isra.0", "__set_ptes_anysz.constprop.0", "__sync_cache_and_tags.isra.0"}
+SET_PTES_WHY = "set_ptes() is in two parts, which the compiler inlines differently"
 # The functions that may differ, and why.
 ACCEPTED = {
     "arch/arm64/mm/mmu.o": (
@@ -61,7 +64,16 @@ ACCEPTED = {
          "move_huge_pmd", "set_pmd_migration_entry", "zap_huge_pmd"},
         "the same instructions; one local function has the name of another inlined into it"),
     "mm/memory.o": (
-        {"__zap_vma_range"}, "the operands of one test for equality changed places"),
+        {"__zap_vma_range", "do_set_pmd"} | SET_PTES,
+        "the operands of one test for equality changed places; " + SET_PTES_WHY),
+    "mm/mremap.o": ({"move_page_tables"}, SET_PTES_WHY),
+    "mm/rmap.o": (
+        {"page_vma_mkclean_one.constprop.0", "try_to_migrate_one", "try_to_unmap_one", "queue_pte_barriers",
+         "alternatives"} | SET_PTES, SET_PTES_WHY),
+    "mm/vmalloc.o": (
+        {"__vunmap_range_noflush", "__xchg_case_64.constprop.0", "alternatives"},
+        "vunmap_pte_range() clears by get_and_clear_ptes(), which is inlined differently"),
+    "arch/arm64/mm/contpte.o": ({"__set_ptes.isra.0"}, SET_PTES_WHY),
 }
 
 
