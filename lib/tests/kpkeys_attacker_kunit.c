@@ -26,6 +26,7 @@
 #include <linux/sched/task_stack.h>
 #include <linux/set_memory.h>
 #include <linux/stop_machine.h>
+#include <linux/text-patching.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/vmstat.h>
@@ -38,7 +39,6 @@
 #include <asm/insn.h>
 #include <asm/ptrace.h>
 #include <asm/stacktrace.h>
-#include <asm/text-patching.h>
 
 #include <trace/events/kernel_mapping.h>
 #include <trace/events/sched.h>
