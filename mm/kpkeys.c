@@ -20,6 +20,7 @@
 #define pr_fmt(fmt) "kpkeys: " fmt
 
 #include <linux/atomic.h>
+#include <linux/export.h>
 #include <linux/hash.h>
 #include <linux/init.h>
 #include <linux/instrumentation.h>
@@ -109,6 +110,7 @@ noinstr void kpkeys_note_interrupted(unsigned long where)
 	WRITE_ONCE(full, true);
 	report_later();
 }
+EXPORT_SYMBOL_GPL(kpkeys_note_interrupted);
 
 /**
  * kpkeys_find_interrupted() - may a window be opened again?
@@ -140,6 +142,7 @@ noinstr unsigned long *kpkeys_find_interrupted(unsigned long where)
 
 	return NULL;
 }
+EXPORT_SYMBOL_GPL(kpkeys_find_interrupted);
 
 /**
  * kpkeys_table_init() - start to check where windows are opened again

@@ -48,6 +48,7 @@ static struct page *take_page_away(unsigned int i)
 
 	model.buddy[NR_FREE + i] = false;
 	page->refcount = 1;
+	page->owner = true;
 
 	return page;
 }
