@@ -79,7 +79,12 @@ bool arch_kpkeys_is_protected(const void *addr)
 
 /*
  * The root that this CPU has loaded was looked up before, and is nearly always the
- * one that is asked for. Others take longer.
+ * one that is asked for. Others take longer, and so do all of them with software PAN,
+ * which has another table loaded while the kernel runs.
+ *
+ * Invariant: a root is not freed while a CPU has it loaded, as this CPU holds a
+ * reference to the mm. That count is ordinary memory; but hardware would walk a root
+ * that was freed too early, whatever is looked up here.
  */
 bool __kpkeys_is_user_root(const pgd_t *pgd)
 {
