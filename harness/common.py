@@ -126,12 +126,14 @@ def _signal_all(signal_):
 
 def interrupted(*_):
     """On a signal: what runs is to end, too, and leaves in its log what it has said."""
-    if not _stopped.is_set():
-        _stopped.set()
-        _signal_all(signal.SIGINT)
-        late = threading.Timer(3, _signal_all, [signal.SIGKILL])
-        late.daemon = True
-        late.start()
+    # Another one, from timeout(1) or an impatient hand, must not stop what cleans up after the first.
+    if _stopped.is_set():
+        return
+    _stopped.set()
+    _signal_all(signal.SIGINT)
+    late = threading.Timer(3, _signal_all, [signal.SIGKILL])
+    late.daemon = True
+    late.start()
     raise KeyboardInterrupt
 
 
