@@ -281,7 +281,7 @@ def realtime():
 
 def _bench_variants():
     feature = "CONFIG_KPKEYS_HARDENED_PGTABLES=y\n"
-    result = [bench.Variant("base", "the base", "origin/base", contended=True),
+    result = [bench.fair("base", contended=True),
               bench.Variant(ALONE, "the reserve alone", bench.adding("include/linux/kpkeys.h", tree.assemble(OURS)) + "~",
                             out="reserve")]
     for stack in (OURS, OTHER):

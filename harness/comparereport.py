@@ -29,6 +29,11 @@ OPERATIONS = {
     "munmap-64MB": "munmap, 64 MB",
     "mprotect-64MB": "mprotect, 64 MB",
     "page-fault": "page fault",
+    "switch": "switch to another process",
+    "mremap-64MB": "mremap, 64 MB",
+    "dontneed-64MB": "madvise(MADV_DONTNEED), 64 MB",
+    "exit-1000-vmas": "exit of a process with 1,000 VMAs",
+    "collapse": "khugepaged, for a block",
 }
 EVENTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lock"]
 GB = 1 << 30
@@ -92,7 +97,7 @@ def measured(top=TOP):
         rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in f if line.startswith("|")]
     first = next(i for i, row in enumerate(rows) if row[0] == "per operation")
     return {row[0]: {column: cell.partition("(")[2].rstrip(")") for column, cell in zip(rows[first], row)}
-            for row in rows[first + 2:first + 2 + len(OPERATIONS)]}
+            for row in rows[first + 2:] if row[0] in OPERATIONS.values() and len(row) == len(rows[first])}
 
 
 # What the cover letter says of it.

@@ -5,19 +5,17 @@ Objects are built with the same configuration, without kernel pkeys, and their c
 and data, relocations included, are compared function by function: in which order the
 compiler writes the functions of a file is not compared.
 
-- some that include the touched headers, of the base and of the assembled tree. The
-  base is given the series' list of CPU capabilities: a new name moves the numbers of
-  those behind it in every alternative, whether or not it is used;
-- all of mm/ and arch/arm64/, before the first and after the last patch that has to do
-  with page tables.
+All of mm/ and arch/arm64/, and what else includes the touched headers, before the
+first and after the last patch that has to do with kernel pkeys. The former is given
+the list of CPU capabilities of the latter: a new name moves the numbers of those
+behind it in every alternative, whether or not it is used.
 """
 import os
-import shutil
 
 import kernel
 import tree
 from bench import adding
-from common import BUILD, CROSS, LINUX, run, two_at_once
+from common import BUILD, CROSS, git, run, two_at_once, write
 
 WORK = os.path.join(BUILD, "checks", "config-off")
 TREE = os.path.join(WORK, "linux")
@@ -33,54 +31,40 @@ CONFIG_SUSPEND=y
 CONFIG_ARM64_POE=y
 CONFIG_TRANSPARENT_HUGEPAGE=y
 """
-SOME = ["arch/arm64/kernel/process.o", "arch/arm64/kernel/entry.o",
-           "arch/arm64/kernel/entry-common.o", "arch/arm64/kernel/ptrace.o",
-           "arch/arm64/kernel/signal.o", "arch/arm64/kernel/cpufeature.o",
-           "arch/arm64/kernel/hyp-stub.o", "arch/arm64/mm/proc.o",
-           "arch/arm64/mm/fault.o", "arch/arm64/mm/contpte.o",
-           "kernel/softirq.o", "kernel/fork.o", "mm/maccess.o", "mm/memory.o",
-           "mm/mprotect.o", "mm/vmalloc.o"]
+FILES = ["kernel/softirq.o", "kernel/fork.o"]
 FOLDERS = ["mm/", "arch/arm64/kernel/", "arch/arm64/mm/"]
-# set_ptes() and what is a function of its own there.
-SET_PTES = {"__set_ptes.constprop.0.isra.0", "__set_ptes_anysz.constprop.0", "__sync_cache_and_tags.isra.0"}
-SET_PTES_WHY = "set_ptes() is in two parts, which the compiler inlines differently"
 # The functions that may differ, and why.
 ACCEPTED = {
     "arch/arm64/mm/mmu.o": (
         {".init.text", ".noinstr.text", "alternatives", "early_create_pgd_mapping",
          "fill_and_split_range", "split_kernel_leaf_mapping",
          "split_kernel_leaf_mapping_needed", "split_kernel_leaf_mapping_possible",
-         "split_kernel_leaf_mapping_reserve", "split_pmd", "split_prepare", "split_pud",
-         "split_range", "update_mapping_prot"},
+         "split_kernel_leaf_mapping_reserve", "split_range", "update_mapping_prot"},
         "the caller of a split brings the pages, which is measured by make bench"),
     "arch/arm64/mm/fault.o": (
         {"do_page_fault"}, "the operands of one comparison changed places"),
     "arch/arm64/mm/pageattr.o": (
         {"update_range_prot"}, "set_range_prot() is a function of its own, for the same reason"),
-    "arch/arm64/mm/fixmap.o": (
-        {".init.text"}, "the same instructions; two blocks of early_fixmap_init() changed places"),
     "mm/huge_memory.o": (
         {"__xchg_case_64.constprop.0", "pmdp_huge_get_and_clear.isra.0", "alternatives",
          "move_huge_pmd", "set_pmd_migration_entry", "zap_huge_pmd"},
         "the same instructions; one local function has the name of another inlined into it"),
-    "mm/memory.o": (
-        {"__zap_vma_range", "do_set_pmd"} | SET_PTES,
-        "the operands of one test for equality changed places; " + SET_PTES_WHY),
-    "mm/mremap.o": ({"move_page_tables"}, SET_PTES_WHY),
-    "mm/rmap.o": (
-        {"page_vma_mkclean_one.constprop.0", "try_to_migrate_one", "try_to_unmap_one", "queue_pte_barriers",
-         "alternatives"} | SET_PTES, SET_PTES_WHY),
+    "mm/memory.o": ({"__zap_vma_range"}, "the operands of one test for equality changed places"),
     "mm/vmalloc.o": (
         {"__vunmap_range_noflush", "__xchg_case_64.constprop.0", "alternatives"},
         "vunmap_pte_range() clears by get_and_clear_ptes(), which is inlined differently"),
-    "arch/arm64/mm/contpte.o": ({"__set_ptes.isra.0"}, SET_PTES_WHY),
+    "arch/arm64/kernel/head.o": (
+        {".idmap.text", "alternatives"}, "the firmware's or EL2's trap of POR_EL1 is off, with CONFIG_ARM64_POE"),
+    "arch/arm64/mm/contpte.o": (
+        {"contpte_convert", "contpte_set_ptes", "alternatives"},
+        "set_ptes() is in two parts, which leads to other registers and another order"),
 }
 
 
-def _build(o, name, targets, source=TREE):
-    """Build these of a tree; returns the folder of the objects."""
+def _build(o, name, targets):
+    """Build these of the tree; returns the folder of the objects."""
     k = kernel.Kernel(name, work=WORK, pages="objects", config=CONFIG)
-    k.tree = source
+    k.tree = TREE
     k.compile(*targets, "KCFLAGS=-ffunction-sections", log=f"config-off {name}")
     o.check(f"{name}: kernel pkeys are off", "CONFIG_KPKEYS is on" if k.has("CONFIG_KPKEYS=y") else None)
     return k.out
@@ -88,8 +72,12 @@ def _build(o, name, targets, source=TREE):
 
 def _contents(path):
     """What ends up in the image, by section, less what records line numbers."""
-    text = run([CROSS + "objdump", "-d", "-r", "--no-show-raw-insn", path])
-    functions = (part.split(":", 1) for part in text.split("\nDisassembly of section ")[1:])
+    def code(*options):
+        text = run([CROSS + "objdump", *options, "-r", "--no-show-raw-insn", path], check=False)
+        return (part.split(":", 1) for part in text.split("\nDisassembly of section ")[1:])
+
+    # That section is not marked as code.
+    functions = [*code("-d"), *code("-D", "-j.idmap.text")]
     sections = {name.removeprefix(".text."): code for name, code in functions}
 
     # objdump complains if an object has none of these sections.
@@ -104,35 +92,36 @@ def _contents(path):
     return sections
 
 
-def _compare(o, what, before, after, objects):
-    """A check for each object, or one for all that are equal if they are many."""
-    same, many = 0, len(objects) > len(SOME)
+def _compare(o, before, after, objects):
+    """A check for each object that is not equal, and one for all that are."""
+    differs = {}
     for obj, (a, b) in zip(objects, two_at_once(lambda obj: [_contents(os.path.join(d, obj)) for d in (before, after)],
                                                 objects)):
-        differ = {name for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+        differs[obj] = {name for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+    for obj, differ in differs.items():
         accepted, reason = ACCEPTED.get(obj, (set(), ""))
-        if not differ:
-            same += 1
-            if many:
-                continue
-        o.check(f"{what}: {obj}" + (f", but {', '.join(sorted(differ))}: {reason}" if differ and differ <= accepted else ""),
-                f"differs: {', '.join(sorted(differ - accepted))}" if differ - accepted else None)
-    if many:
-        o.check(f"{what}: {same} of {len(objects)} objects are equal")
+        if differ - accepted:
+            o.check(obj, f"differs: {', '.join(sorted(differ - accepted))}")
+        elif differ:
+            o.check(f"{obj}, but {', '.join(sorted(differ))}: {reason}")
+    o.check(f"{sum(not differ for differ in differs.values())} of {len(objects)} objects are equal")
+    # What is accepted and need not be hides the next difference.
+    equal = [f"{obj}: {name}" for obj, (names, _) in ACCEPTED.items() for name in sorted(names - differs.get(obj, set()))]
+    o.check("what is accepted differs", f"ACCEPTED names {', '.join(equal)}, which does not differ: take it out"
+            if equal else None)
 
 
 def check():
     """Returns an Outcome."""
     o = kernel.Outcome("config-off")
-    tree.worktree(TREE, "origin/base")
-    shutil.copy(os.path.join(LINUX, CPUCAPS), os.path.join(TREE, CPUCAPS))
-    _compare(o, "some", _build(o, "base", SOME), _build(o, "series", SOME, LINUX), SOME)
-    tree.worktree(TREE, adding("lib/tests/kpkeys_kunit.c"))
-    before = _build(o, "before", FOLDERS)
-    tree.worktree(TREE, adding("arch/arm64/mm/kpkeys-emulation.c") + "~")
-    after = _build(o, "after", FOLDERS)
+    last = adding("arch/arm64/mm/kpkeys-emulation.c") + "~"
+    tree.worktree(TREE, adding("include/linux/kpkeys.h") + "~")
+    write(os.path.join(TREE, CPUCAPS), git("show", f"{last}:{CPUCAPS}"))
+    before = _build(o, "before", FOLDERS + FILES)
+    tree.worktree(TREE, last)
+    after = _build(o, "after", FOLDERS + FILES)
     objects = sorted(os.path.relpath(os.path.join(path, n), after) for top in FOLDERS
                      for path, _, names in os.walk(os.path.join(after, top)) for n in names
                      if n.endswith(".o") and not n.startswith((".", "built-in", "vmlinux", "vdso")))
-    _compare(o, "tables", before, after, [p for p in objects if "/vdso" not in p and "/nvhe/" not in p])
+    _compare(o, before, after, FILES + [p for p in objects if "/vdso" not in p and "/nvhe/" not in p])
     return o

@@ -230,6 +230,8 @@ static long run(const char *name)
 
 	/* Or tables of processes that have ended are freed while something is measured. */
 	rcu_barrier();
+	if (!strcmp(name, "settle"))
+		return 1;
 	if (!strcmp(name, "table-alloc-free")) {
 		table_pair(100);
 		return MEASURE(table_pair(1000));
