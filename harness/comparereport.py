@@ -2,6 +2,7 @@
 """compare/REPORT.md and its plots, from what "make compare" has measured."""
 import os
 import re
+from itertools import takewhile
 
 import compare
 import svg
@@ -97,7 +98,7 @@ def measured(top=TOP):
         rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in f if line.startswith("|")]
     first = next(i for i, row in enumerate(rows) if row[0] == "per operation")
     return {row[0]: {column: cell.partition("(")[2].rstrip(")") for column, cell in zip(rows[first], row)}
-            for row in rows[first + 2:] if row[0] in OPERATIONS.values() and len(row) == len(rows[first])}
+            for row in takewhile(lambda row: row[0] in OPERATIONS.values(), rows[first + 2:])}
 
 
 # What the cover letter says of it.
