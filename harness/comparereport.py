@@ -2,10 +2,10 @@
 """compare/REPORT.md and its plots, from what "make compare" has measured."""
 import os
 import re
-from itertools import takewhile
 
 import compare
 import svg
+from bench import OPERATIONS
 from common import Fail, LINUX, TOP, git, read, write
 
 OURS, OTHER, LARGER, ALONE, NAMES, V6 = (compare.OURS, compare.OTHER, compare.LARGER, compare.ALONE, compare.NAMES,
@@ -17,25 +17,6 @@ COLUMNS = {ALONE: ("block", ALONE), f"{NAMES[OURS]}, off": ("block", f"{OURS} in
            f"{NAMES[OTHER]}, off": ("block", f"{OTHER} inactive"), NAMES[OURS]: ("block", OURS),
            NAMES[OTHER]: ("block", OTHER), PTE: ("pte", OURS)}
 
-OPERATIONS = {
-    "table-alloc-free": "allocate and free a table",
-    "tables-2048": "a table, with refills (2048 at once)",
-    "set-memory-block": "change of the direct map, of a block",
-    "set-memory-split": "change of the direct map, split already",
-    "vmalloc-1": "vmalloc and vfree, 1 page",
-    "vmalloc-16": "vmalloc and vfree, 16 pages",
-    "vmalloc-256": "vmalloc and vfree, 256 pages",
-    "fork-64MB": "fork and exit, 64 MB",
-    "fork-64MB-huge": "fork and exit, 64 MB, huge pages",
-    "munmap-64MB": "munmap, 64 MB",
-    "mprotect-64MB": "mprotect, 64 MB",
-    "page-fault": "page fault",
-    "switch": "switch to another process",
-    "mremap-64MB": "mremap, 64 MB",
-    "dontneed-64MB": "madvise(MADV_DONTNEED), 64 MB",
-    "exit-1000-vmas": "exit of a process with 1,000 VMAs",
-    "collapse": "khugepaged, for a block",
-}
 EVENTS = ["switches", "isb", "dsb", "tlbi_bcast", "mutex", "spinlock", "under_lock"]
 GB = 1 << 30
 
@@ -90,34 +71,6 @@ def _instructions(counts):
             row.append(f"{n:.0f} ({n / counts[map_]['base'][op]['instructions']:.3f})")
         rows.append(row)
     return _table(["per operation", "base", *columns], rows)
-
-
-def measured(top=TOP):
-    """{operation: {column: ratio to the base}}, as the report says."""
-    with open(os.path.join(top, REPORT)) as f:
-        rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in f if line.startswith("|")]
-    first = next(i for i, row in enumerate(rows) if row[0] == "per operation")
-    return {row[0]: {column: cell.partition("(")[2].rstrip(")") for column, cell in zip(rows[first], row)}
-            for row in takewhile(lambda row: row[0] in OPERATIONS.values(), rows[first + 2:])}
-
-
-# What the cover letter says of it.
-SAID = {ALONE: "reserve", f"{NAMES[OURS]}, off": "switched off", NAMES[OURS]: "blocks", PTE: "pages"}
-
-
-def cost(top=TOP):
-    """The table for the cover letter."""
-    width = max(map(len, OPERATIONS.values()))
-    lines = [" " * width + "".join(f"{name:>13}" for name in SAID.values())]
-    for what, ratios in measured(top).items():
-        lines.append(f"{what:{width}}" + "".join(f"{float(ratios[column]):>13.2f}" for column in SAID))
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def cost_of_reserve(top=TOP):
-    """The table for the cover letter of what comes in front of kpkeys."""
-    return "\n".join(f"  {what:{max(map(len, OPERATIONS.values()))}}  1.00  {float(ratios[ALONE]):.2f}"
-                     for what, ratios in measured(top).items() if what.startswith("change of the direct map"))
 
 
 def _events(counts):

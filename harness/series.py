@@ -9,7 +9,7 @@ import shutil
 import time
 
 import base as kernel_base
-import comparereport
+import bench
 import tree
 from common import BUILD, Fail, LINUX, TOP, export, git, read, run, two_at_once, write
 
@@ -125,7 +125,7 @@ def _cover(stack, top, first, last, n):
     subject, _, body = read(own if os.path.exists(own) else os.path.join(top, "series/cover-letter")).partition("\n")
     subject = subject.removeprefix("Subject: ")
     body, _, change_id = body.rpartition("\nchange-id: ")
-    for mark, table in (("@COST@", comparereport.cost), ("@COST-RESERVE@", comparereport.cost_of_reserve)):
+    for mark, table in (("@COST@", bench.cost), ("@COST-RESERVE@", bench.cost_of_reserve)):
         if mark in body:
             body = body.replace(mark, table(top))
     if (first, last) != (1, n):

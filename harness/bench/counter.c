@@ -48,6 +48,7 @@ void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn
 		int op, plugin_u64 entry, uint64_t imm);
 struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t size);
 uint64_t qemu_plugin_u64_sum(plugin_u64 entry);
+int qemu_plugin_num_vcpus(void);
 
 /* The first members of the descriptor; how large it is depends on the version. */
 struct register_descriptor {
@@ -283,8 +284,12 @@ static unsigned int switch_bit(uint32_t insn)
 
 static void count_switch(struct qemu_plugin_insn *insn, uint32_t code, uint64_t addr)
 {
-	struct switching *s = malloc(sizeof(*s));
+	struct switching *s;
 
+	/* What is open is that of one CPU, and other threads would write to the same variables. */
+	if (qemu_plugin_num_vcpus() > 1)
+		return;
+	s = malloc(sizeof(*s));
 	if (!s)
 		exit(1);
 	s->reg = code & 31;

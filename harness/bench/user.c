@@ -59,6 +59,16 @@ static void touch(char *p)
 		p[i] = 1;
 }
 
+/* What was freed by RCU before is freed, or it would be counted in some runs and not in others. */
+static void settle(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open("/sys/kernel/debug/pgtable_bench", O_RDWR);
+	must(write(fd, "settle", 6) == 6, "settle");
+}
+
 static long bench_fork(int advice)
 {
 	char *p = map(advice);
@@ -68,6 +78,7 @@ static long bench_fork(int advice)
 	for (i = 0; i < ROUNDS + 1; i++) {
 		pid_t pid;
 
+		settle();
 		if (i)
 			mark_begin();
 		pid = fork();
@@ -91,6 +102,7 @@ static long bench_munmap(int advice)
 		char *p = map(advice);
 
 		touch(p);
+		settle();
 		mark_begin();
 		munmap(p, SIZE);
 		mark_end();
@@ -165,10 +177,8 @@ static long bench_dontneed(int advice)
 /* A process that has many mappings ends. */
 static long bench_exit(void)
 {
-	int fd = open("/sys/kernel/debug/pgtable_bench", O_RDWR);
 	int i, n;
 
-	must(fd >= 0, "pgtable_bench");
 
 	for (i = 0; i < ROUNDS; i++) {
 		pid_t pid = fork();
@@ -183,15 +193,13 @@ static long bench_exit(void)
 				must(p != MAP_FAILED, "mmap");
 				*p = 1;
 			}
-			/* What was freed before is not counted. */
-			must(write(fd, "settle", 6) == 6, "settle");
+			settle();
 			mark_begin();
 			_exit(0);
 		}
 		must(waitpid(pid, NULL, 0) == pid, "waitpid");
 		mark_end();
 	}
-	close(fd);
 	return ROUNDS;
 }
 
