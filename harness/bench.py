@@ -335,7 +335,7 @@ in parentheses relative to the base on the same kind of linear map. The base has
 faster without the rest. "reserve" is a kernel with the patches in front of kpkeys, "off" one with all of it and
 `kpkeys_hardened_pgtables=0`; "blocks" and "pages" have protected page tables, on a block-mapped and on a PTE-mapped linear map,
 with TPIDR2_EL0 in the place of POR_EL1, which the emulator does not have. What RCU frees later is not counted.
-How many blocks the page allocator splits and merges depends on what is free, and makes up to 4 % of vmalloc() of 16 pages.
+How many blocks the page allocator splits and merges depends on what is free, and makes up to 4%% of vmalloc() of 16 pages.
 
 """
 
