@@ -134,7 +134,7 @@ def _compared(o, stack, mbox, other, who):
     o.check("b4 diff finds nothing where nothing has changed", None if set(marks) == {"="} else "".join(marks))
     top = os.path.join(BUILD, "series-changed")
     shutil.rmtree(top, ignore_errors=True)
-    for path in ["series", "compare", *tree.PRODUCT]:
+    for path in ["series", "compare", "harness/bench", *tree.PRODUCT]:
         if os.path.isdir(os.path.join(TOP, path)):
             shutil.copytree(os.path.join(TOP, path), os.path.join(top, path))
     patches = tree.stack(stack)
