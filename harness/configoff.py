@@ -72,12 +72,12 @@ def _build(o, name, targets):
 
 def _contents(path):
     """What ends up in the image, by section, less what records line numbers."""
-    def code(*options):
-        text = run([CROSS + "objdump", *options, "-r", "--no-show-raw-insn", path], check=False)
+    def code(*options, check=True):
+        text = run([CROSS + "objdump", *options, "-r", "--no-show-raw-insn", path], check=check)
         return (part.split(":", 1) for part in text.split("\nDisassembly of section ")[1:])
 
-    # That section is not marked as code.
-    functions = [*code("-d"), *code("-D", "-j.idmap.text")]
+    # That section is not marked as code. Most objects have none, of which objdump complains.
+    functions = [*code("-d"), *code("-D", "-j.idmap.text", check=False)]
     sections = {name.removeprefix(".text."): code for name, code in functions}
 
     # objdump complains if an object has none of these sections.
