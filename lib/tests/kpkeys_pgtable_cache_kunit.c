@@ -426,7 +426,7 @@ static struct page *alloc_pages_up_to(gfp_t gfp, unsigned int order, int nid)
 	if (no_pages || order > max_order)
 		return NULL;
 	if (!page)
-		return alloc_pages(gfp, order);
+		return alloc_pages_node(nid, gfp, order);
 	only = NULL;
 	no_pages = true;
 
@@ -1486,6 +1486,8 @@ static int herd(void *data)
 
 	/* The stubs of the test apply here, too. */
 	current->kunit_test = h->test;
+	/* A thread that starts gets the default affinity of kthreads. */
+	set_cpus_allowed_ptr(current, node_cpus());
 	wait_for_completion(&herd_start);
 	h->page = kpkeys_pgtable_cache_alloc(GFP_KERNEL);
 	current->kunit_test = NULL;
@@ -1503,7 +1505,7 @@ static struct page *alloc_slowly(gfp_t gfp, unsigned int order, int nid)
 		atomic_inc(&nr_blocks_taken);
 	schedule_timeout_uninterruptible(HZ / 20);
 
-	return alloc_pages(gfp, order);
+	return alloc_pages_node(nid, gfp, order);
 }
 
 /* Many tasks find the cache empty at once. One takes a block, and the others wait. */
@@ -1524,7 +1526,6 @@ static void kpkeys_pgtable_cache_test_herd(struct kunit *test)
 		h[i].test = test;
 		t[i] = kthread_create(herd, &h[i], "kpkeys-herd");
 		KUNIT_ASSERT_FALSE(test, IS_ERR(t[i]));
-		set_cpus_allowed_ptr(t[i], node_cpus());
 		wake_up_process(t[i]);
 	}
 	pages = drain_to_mark(test, &nr, 0);
