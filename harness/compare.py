@@ -159,7 +159,7 @@ def correctness(stack):
         for test, why in o.failed:
             here["red"].setdefault(test, why)
         here["outcomes"].append(vars(judged(stack, o)))
-    k.args, k.qemu = "", "-m 12288"
+    k.args, k.qemu = "", kernel.memory(12288)
     here["facts"], o = _facts(k, stack)
     here["outcomes"].append(vars(o))
     return here
@@ -212,7 +212,7 @@ def facts_of_v6():
     checkout(OTHER, suite=True)
     put_in(TREE)
     config = kernel.fragments("arm64", "4k", "kunit").replace("CONFIG_KPKEYS_SPLIT_RESERVE_KUNIT_TEST=y\n", "") + HANGS
-    k = kernel.Kernel(V6, work=WORK, config=config, qemu="-m 12288")
+    k = kernel.Kernel(V6, work=WORK, config=config, qemu=kernel.memory(12288))
     with step("build v6's file"):
         k.build()
     return _facts(k, "v6's file")[0]

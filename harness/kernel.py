@@ -44,6 +44,11 @@ def fragments(*names):
     return text
 
 
+def memory(megabytes):
+    """For the emulator: a machine with so much, of which the host gives what is used."""
+    return f"-m {megabytes} -machine memory-backend=ram -object memory-backend-ram,id=ram,size={megabytes}M,reserve=off"
+
+
 class Kernel:
     """One configuration of one tree: its object directory and how to use it."""
 
@@ -155,7 +160,8 @@ class Kernel:
     def kunit(self, mode="enforce", map_="pte", suite=None, timeout=None, ranges=None):
         """One boot, all suites or those that match; @ranges: how many the hammer splits. Returns what happened."""
         um = self.arch == "um"
-        what = " ".join(["KUnit", *(["um"] if um else [self.arch, self.pages, map_, mode]), *self.args.split()])
+        what = " ".join(["KUnit", *(["um"] if um else [self.arch, self.pages, map_, mode]), *self.args.split(),
+                         *re.findall(r"^-m (\d+)", self.qemu)])
         append = "kunit.enable=1 kunit_shutdown=" + ("halt" if um else "reboot")
         append += f" kunit.filter_glob={suite}" if suite else ""
         append += f" kpkeys_direct_map_split_kunit.hammer_ranges={ranges}" if ranges else ""

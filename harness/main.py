@@ -102,7 +102,9 @@ def variations(stack):
     # The direct map is converted from blocks to pages after the feature is on.
     work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
     # With so much memory, some of these blocks are mapped by one entry of a PUD.
-    work += suites(kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu", qemu="-m 4096"), block[:1])
+    work += suites(kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu", qemu=kernel.memory(4096)), block[:1])
+    # The table of interrupted sections is so large here that a block is split for it.
+    work += suites(kernel.Kernel(stack, qemu=kernel.memory(12288)), block[:1])
     # A CPU without kpkeys must not run.
     work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
     work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])

@@ -3,7 +3,7 @@
 
 Their headers say what is broken ("What:"), which test or message must turn red
 ("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE, of
-SUITE and TIMEOUT; ARGS for the command line; BOOT=1 for a boot to userland instead of KUnit,
+SUITE and TIMEOUT; ARGS for the command line; MEMORY in MB; BOOT=1 for a boot to userland instead of KUnit,
 and ARGS=only=FUNCTION for one of harness/userland/init). A patch of a header that everything includes names the files that are to see it ("Only:").
 
 One image has them all, see guard.py, on a copy of the tree below build/sabotage, and
@@ -164,7 +164,8 @@ def switched(k, number, name, folder=WORK):
     return path
 
 
-def _kernel(stack, **how):
+def _kernel(stack, s=None):
+    how = {"args": s.run.get("ARGS", ""), "qemu": kernel.memory(s.run.get("MEMORY", 1024))} if s else {}
     return kernel.Kernel(stack, work=WORK, config=kernel.fragments("arm64", "4k", "kunit", "lockdep"), **how)
 
 
@@ -199,7 +200,7 @@ def _checked(o, s, notice):
 def _in_one(o, s, stack, image):
     """Check one of those behind the switch."""
     def notice():
-        k = _kernel(stack, args=s.run.get("ARGS", ""))
+        k = _kernel(stack, s)
         k.image = image
         return _noticed(s, k)
 
@@ -211,7 +212,7 @@ def _in_one(o, s, stack, image):
 def _by_itself(o, s, stack, copy, texts):
     """Check one that needs a build of its own."""
     def notice():
-        k = _kernel(stack, args=s.run.get("ARGS", ""))
+        k = _kernel(stack, s)
         copy.put(copy.after[s.name], s.only)
         try:
             k.build("Image")

@@ -459,6 +459,8 @@ static int __init init_cache(void)
 	ret = kpkeys_pgtable_cache_init(&table, small ? 1U << order : 0);
 	if (ret)
 		return ret;
+	/* Protecting a large table splits a block, with page tables of the cache. */
+	use_cache = true;
 
 	if (!small) {
 		struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_SKIP_KASAN,
@@ -508,7 +510,6 @@ void __init kpkeys_hardened_pgtables_init(void)
 	ret = init_cache();
 	if (ret)
 		panic("kpkeys: Failed to stock the cache of page-table pages: %d\n", ret);
-	use_cache = true;
 
 	nr = kpkeys_protect_kernel_pgtables();
 	ret = nr < 0 ? nr : arch_kpkeys_protect_image_pgtables();
