@@ -92,9 +92,11 @@ def _applies():
             tree.assemble(other)
     except Fail as e:
         return str(e)
-    bad = [p for p in sorted(glob.glob(os.path.join(HARNESS, "sabotage", "*.patch")))
+    # The mock register takes the place of the emulation, which is the last patch.
+    one_page = os.path.join(HARNESS, "bench", "one-page.patch")
+    bad = [p for p in [*sorted(glob.glob(os.path.join(HARNESS, "sabotage", "*.patch"))), one_page]
            if git("apply", "--check", p, check=False).strip()]
-    return "sabotage that does not apply: " + " ".join(map(os.path.basename, bad)) if bad else None
+    return "does not apply: " + " ".join(map(os.path.basename, bad)) if bad else None
 
 
 def _thread(o, mbox, patches, who):
