@@ -79,11 +79,14 @@ class Verdicts:
 
     def get(self, m, stage, stale=False):
         """(verdict, why) or None; @stage: "user", "boot" or "userland"; @stale: also that of a tree with other tests."""
-        verdict, why, of_tree = self.record.get(f"{m.name} {stage}", key_of(m.diff + self.copy.show(m.path))) or [None] * 3
+        verdict, why, of_tree = self.record.get(f"{m.name} {stage}", self._key(m)) or [None] * 3
         return (verdict, why) if verdict == KILLED or verdict and (stale or of_tree == self.tree) else None
 
     def put(self, m, stage, verdict, why=""):
-        self.record.put(f"{m.name} {stage}", key_of(m.diff + self.copy.show(m.path)), (verdict, why, self.tree))
+        self.record.put(f"{m.name} {stage}", self._key(m), (verdict, why, self.tree))
+
+    def _key(self, m):
+        return key_of(" ".join(mutate.blank(self.copy.show(m.path)).split()))
 
     def of(self, m, stale=False):
         """What it came to."""

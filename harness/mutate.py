@@ -57,7 +57,7 @@ class Mutant:
         self.text = self.diff
 
 
-def _blank(text):
+def blank(text):
     """Without comments and strings, which are blank then."""
     def blank(m):
         return re.sub(r"[^\n]", " ", m[0])
@@ -88,7 +88,7 @@ def _statements(body):
 
 def _changes(item):
     """(rule, start, end, new text) of an item."""
-    text = _blank(item.text)
+    text = blank(item.text)
     first = len(item.head) + 2 if item.head else len(re.match(r"#define\s+\w+(\([^)]*\))?", text)[0])
     # Lines that only say something.
     says = [(m.start(), _parenthesis(text, m.end() - 1)) for m in re.finditer(r"\b" + SAYS, text)

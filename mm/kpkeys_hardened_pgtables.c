@@ -163,6 +163,9 @@ struct page *kpkeys_pgtable_alloc_noprof(gfp_t gfp, unsigned int order)
 		return NULL;
 	if (use_cache && !order)
 		return alloc_cached(gfp);
+	/* Protecting a page may split a block, and so allocate another page. */
+	if (!order && WARN_ON_ONCE(arch_kpkeys_must_split()))
+		return NULL;
 
 	page = alloc_pages_noprof(gfp, order);
 	if (!page)
