@@ -384,17 +384,32 @@ static void index_add(unsigned long pfn)
 	}
 }
 
-/* Move a frame to the right bucket, after its number of free pages has changed. */
+/* Giving back pages of a frame that is ours as a whole splits its block. */
+static bool worth_giving_back(const struct frame *frame)
+{
+	return frame->nr_free == frame->nr_ours || frame->nr_ours < FRAME_PAGES ||
+	       frame->nr_free >= SPLIT_YIELD;
+}
+
+/* Move a frame to the right bucket, after one of its numbers has changed. */
 static void frame_requeue(int nid, struct frame *frame)
 {
 	struct node_frames *node = &cache->frames[nid];
+	struct list_head *bucket;
 
 	lockdep_assert_held(&nodes[nid].lock);
 
 	list_del_init(&frame->node);
-	if (frame->nr_free)
-		list_add(&frame->node, &node->bucket[frame->nr_free == frame->nr_ours ?
-						     IDLE_BUCKET : fls(frame->nr_free)]);
+	if (!frame->nr_free)
+		return;
+
+	bucket = &node->bucket[frame->nr_free == frame->nr_ours ?
+			       IDLE_BUCKET : fls(frame->nr_free)];
+	/* find_frame() looks at the first one only. */
+	if (worth_giving_back(frame))
+		list_add(&frame->node, bucket);
+	else
+		list_add_tail(&frame->node, bucket);
 }
 
 static void node_add_free(int nid, long nr)
@@ -1134,26 +1149,6 @@ bool kpkeys_pgtable_cache_add_root(struct page *page)
 }
 
 /**
- * kpkeys_pgtable_cache_del_root() - a page is not the root of an address space any more
- * @page: any page. If it is a root, no CPU loads it any more.
- *
- * Context: Any.
- * Return: false if the page was not a root.
- */
-bool kpkeys_pgtable_cache_del_root(struct page *page)
-{
-	unsigned long pfn = page_to_pfn(page);
-	struct frame *frame = frame_of(pfn);
-
-	if (!frame || !frame_has(frame->roots, frame_bit(pfn)))
-		return false;
-
-	guard(kpkeys_hardened_pgtables)();
-
-	return test_and_clear_bit(frame_bit(pfn), frame->roots);
-}
-
-/**
  * kpkeys_pgtable_cache_is_root() - is this the root of an address space?
  * @pfn: any number.
  *
@@ -1167,6 +1162,25 @@ bool kpkeys_pgtable_cache_is_root(unsigned long pfn)
 	/* Higher bits of a pfn than memory has are ignored by frame_of(). */
 	return frame && frame->pfn == round_down(pfn, FRAME_PAGES) &&
 	       frame_has(frame->roots, frame_bit(pfn));
+}
+
+/**
+ * kpkeys_pgtable_cache_del_root() - a page is not the root of an address space any more
+ * @page: any page. If it is a root, no CPU loads it any more.
+ *
+ * Context: Any.
+ * Return: false if the page was not a root.
+ */
+bool kpkeys_pgtable_cache_del_root(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+
+	if (!kpkeys_pgtable_cache_is_root(pfn))
+		return false;
+
+	guard(kpkeys_hardened_pgtables)();
+
+	return test_and_clear_bit(frame_bit(pfn), frame_of(pfn)->roots);
 }
 
 /* Put pages of a magazine back to their node. */
@@ -1313,8 +1327,7 @@ static struct frame *find_frame(int nid, unsigned long leave)
 							       struct frame, node);
 
 		if (frame && node->nr_free - frame->nr_free >= leave &&
-		    (i == IDLE_BUCKET || frame->nr_ours < FRAME_PAGES ||
-		     frame->nr_free >= SPLIT_YIELD))
+		    worth_giving_back(frame))
 			return frame;
 	}
 
@@ -1733,7 +1746,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 	return nr;
 }
 
-/* Give back all that is free before a process is killed. */
+/* Before a process is killed, give back what the shrinker may give back. */
 static int oom_callback(struct notifier_block *nb, unsigned long unused, void *freed)
 {
 	*(unsigned long *)freed += kpkeys_pgtable_cache_shrink(ULONG_MAX);

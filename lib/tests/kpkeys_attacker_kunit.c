@@ -725,6 +725,8 @@ static void attacker_test_root_is_kept(struct kunit *test)
 	/* A part of it, and a pfn of which frame_of() ignores the highest bit. */
 	KUNIT_EXPECT_FALSE(test, kpkeys_is_root((void *)pgd + PAGE_SIZE / 2));
 	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_is_root(PHYS_PFN(__pa(pgd)) | BIT(45)));
+	KUNIT_EXPECT_FALSE(test, kpkeys_pgtable_cache_del_root(virt_to_page(pgd) + BIT(45)));
+	KUNIT_EXPECT_TRUE(test, kpkeys_is_root(pgd));
 }
 
 /* The root is that of the other half of the address space. */

@@ -36,7 +36,7 @@ DECLARE_EVENT_CLASS(kpkeys_pgtable_pages,
  * @pfn:    the first page of the chunk.
  * @nr:     the number of pages.
  * @tables: the number of page tables that were used to split it off the direct map.
- * @ret:    0; or the error of setting the pkey, and the chunk is parked.
+ * @ret:    0; or the error of setting the pkey, and the chunk is parked or leaked.
  */
 DEFINE_EVENT(kpkeys_pgtable_pages, kpkeys_pgtable_refill,
 	TP_PROTO(unsigned long pfn, unsigned int nr, unsigned int tables, int ret),

@@ -517,6 +517,47 @@ static void op_free_drained(void)
 	drain_magazines();
 }
 
+static void op_free_of(struct frame *frame)
+{
+	unsigned int i;
+
+	for (i = 0; i < held.nr && frame_of(page_to_pfn(held.page[i])) != frame; i++)
+		;
+	CHECK(i < held.nr);
+	op_free(i);
+	drain_magazines();
+}
+
+/* A frame that is not worth a split does not hide one that is split already. */
+static void test_not_worth_a_split(void)
+{
+	struct frame *whole, *split;
+
+	while (held.nr < 2 * FRAME_PAGES)
+		CHECK(op_alloc(GFP_KERNEL, 1));
+	split = frame_of(page_to_pfn(held.page[0]));
+	whole = frame_of(page_to_pfn(held.page[held.nr - 1]));
+	drain_magazines();
+	CHECK(split != whole && whole->nr_ours == FRAME_PAGES);
+	while (split->nr_free < SPLIT_YIELD)
+		op_free_of(split);
+	CHECK(give_back(0, split, 0));
+	CHECK(split->nr_ours < FRAME_PAGES && !split->nr_free);
+	while (whole->nr_free) {
+		CHECK(op_alloc(GFP_KERNEL, 1));
+		drain_magazines();
+	}
+	op_free_of(split);
+	op_free_of(split);
+	op_free_of(whole);
+	op_free_of(whole);
+	CHECK(split->nr_free == 2 && whole->nr_free == 2);
+	while (give_back(0, NULL, 0))
+		;
+	CHECK(!split->nr_free && whole->nr_free == 2);
+	check();
+}
+
 /* If a page for a split disagrees with its frame, all pages go back. */
 static void test_bad_bit(void)
 {
@@ -775,6 +816,7 @@ static const struct {
 	TEST(parts),
 	TEST(double_free),
 	TEST(root),
+	TEST(not_worth_a_split),
 	TEST(bad_list),
 	TEST(bad_bit),
 	TEST(not_ours),
