@@ -24,6 +24,8 @@ OBJECTS = ["arch/arm64/kernel/process.o", "arch/arm64/kernel/entry.o",
            "arch/arm64/kernel/hyp-stub.o", "arch/arm64/kernel/head.o", "arch/arm64/kernel/cpufeature.o",
            "arch/arm64/mm/proc.o", "arch/arm64/kernel/entry-common.o",
            "kernel/sched/core.o", "kernel/softirq.o", "lib/tests/kpkeys_kunit.o"]
+# Of a kernel with KVM: this is what runs at EL2 if that is not the kernel itself.
+NVHE = "arch/arm64/kvm/hyp/nvhe/sysreg-sr.nvhe.o"
 # Who writes page tables. No function of these leaves a window open for its caller.
 WRITERS = ["arch/arm64/mm/", "kernel/sched/core.o", "kernel/softirq.o", "mm/"]
 # What opens a window, and is part of the function that closes it.
@@ -182,6 +184,15 @@ def check():
     order("el2-no-trap", fn["init_el2"],
           rf"mrs {REG}, (id_aa64mmfr3_el1|s3_0_c0_c7_3)\nubfx \1, \1, #16, #4\n"
           rf"cbz \1, .*\n(orr x0, x0, .*\n)?orr x0, x0, #{NPOR_EL1:#x}\n(?:(?!msr).*\n)*msr (hfgrtr_el2|s3_4_c1_c1_4), x0")
+
+    # After a guest, the host's register is not loaded from memory.
+    kvm = kernel.Kernel("poe-kvm", work=os.path.join(BUILD, "checks"), pages="objects",
+                        config=CONFIG + "CONFIG_VIRTUALIZATION=y\nCONFIG_KVM=y\n")
+    kvm.tree = LINUX
+    kvm.compile(NVHE, log="poe-disassembly")
+    nvhe = _functions(os.path.join(kvm.out, NVHE))["__sysreg_restore_state_nvhe"]
+    check("host-after-guest", len(re.findall(WRITE, nvhe)) == 1 and
+          re.search(rf"^mov {REG}, #{INIT:#x}", nvhe, re.M), "POR_EL1 is not written with a constant")
 
     # With an overlay, but without indirection, it would apply to memory of user space, too.
     for name in "cpu_supports_kpkeys", "has_kpkeys":
