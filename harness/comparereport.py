@@ -270,7 +270,7 @@ def _conclusion(data):
         "red": lambda s: {t.split(".")[-1] for t in data["correctness"][s]["red"]}, "callers": data["reach"]["callers"],
         "memory": lambda m, v, k: data["counts"][m + " memory"][v][k], "scarce": lambda c, s, k: data["memory"][c][s][k],
         "busy": lambda m, v: busy(data["counts"], m, v), "ours": OURS, "gfp": OTHER, "larger": LARGER, "alone": ALONE,
-        "abs": abs, "set": set, "all": all, "range": range, "sum": sum, "max": max, "int": int}
+        "abs": abs, "set": set, "all": all, "range": range, "sum": sum, "max": max, "round": round}
 
     def value(claim):
         try:
