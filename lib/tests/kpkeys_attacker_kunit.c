@@ -679,6 +679,13 @@ static void attacker_test_root_level(struct kunit *test)
 		WRITE_ONCE(*(u64 *)ptdesc_address(ptdesc),
 			   pte_val(pfn_pte(PHYS_PFN(__pa(data)), PAGE_SHARED)));
 	try_root(test, ptdesc_address(ptdesc), !protected());
+	/* It is not freed as a root, either. */
+	if (protected() && PGD_SIZE == PAGE_SIZE) {
+		struct attacker *a = test->priv;
+
+		pgd_free(a->mm, ptdesc_address(ptdesc));
+		KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_in_use(ptdesc_page(ptdesc)));
+	}
 	pagetable_free(ptdesc);
 	free_page((unsigned long)data);
 }

@@ -513,9 +513,21 @@ static void kpkeys_split_test_exit(struct kunit *test)
 		vunmap_range(window.base, window.base + WINDOW_BLOCKS * block_size());
 }
 
+/* Nothing smaller than a page is split off. */
+static void kpkeys_split_test_unaligned(struct kunit *test)
+{
+	struct window *w = test->priv;
+
+	window_map(test);
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(w->base + 8, w->base + PAGE_SIZE), -EINVAL);
+	KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping(w->base, w->base + 8), -EINVAL);
+	KUNIT_EXPECT_EQ(test, window_tables(test), 0);
+}
+
 static struct kunit_case kpkeys_split_test_cases[] = {
 	KUNIT_CASE(kpkeys_split_test_demand),
 	KUNIT_CASE(kpkeys_split_test_cont),
+	KUNIT_CASE(kpkeys_split_test_unaligned),
 	KUNIT_CASE(kpkeys_split_test_cont_in_progress),
 	KUNIT_CASE_SLOW(kpkeys_split_test_hammer),
 	KUNIT_CASE(kpkeys_split_test_no_memory),

@@ -352,6 +352,10 @@ static void kpkeys_pgtables_test_alloc_free(struct kunit *test)
 
 		KUNIT_ASSERT_NOT_NULL(test, ptdesc);
 		table = ptdesc_address(ptdesc);
+		/* The cache hands out single pages only. */
+		for (n = 0; n < 1 << order; n++)
+			KUNIT_EXPECT_EQ(test, !order,
+					kpkeys_pgtable_cache_owns(ptdesc_page(ptdesc) + n));
 		KUNIT_EXPECT_PTR_EQ(test, memchr_inv(table, 0, PAGE_SIZE << order),
 				    NULL);
 		for (n = 0; n < 1 << order; n++) {
@@ -383,6 +387,8 @@ static void kpkeys_pgtables_test_neighbours(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, probe((u64 *)(block + i * PAGE_SIZE)),
 				i == 1 ? -EFAULT : 0);
 	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable((void *)block + PAGE_SIZE, 0), 0);
+	/* Pages that are writable again are not kept from the page allocator. */
+	KUNIT_EXPECT_TRUE(test, kpkeys_check_free_pages(virt_to_page(block), 2));
 	free_pages(block, 2);
 }
 

@@ -164,6 +164,8 @@ static void test_park_tries(void)
 /* The parked chunk waits until there are enough pages for its split. */
 static void test_park_uncovered(void)
 {
+	unsigned int i;
+
 	drain();
 	model_ctx.hint = MODEL_NR_PAGES / 2;
 	model.fail_at[FAIL_PKEY_BEFORE] = 1;
@@ -172,7 +174,10 @@ static void test_park_uncovered(void)
 	release_set_aside();
 	drain();
 	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
-	CHECK(!op_alloc(GFP_KERNEL, 1));
+	/* To wait is no try. */
+	for (i = 0; i <= PARK_TRIES; i++)
+		CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(cache->parked.tries == 1);
 	CHECK(stats().parked == FRAME_PAGES && !refill_reserve.nr && !cache->nr_spare);
 	/* Pages that are freed are enough. */
 	while (held.nr > 20)
@@ -750,6 +755,17 @@ static void test_nodes(void)
 	CHECK(page_to_nid(held.page[held.nr - 1]) == 1);
 	/* Pages return to their own node, whichever CPU frees them. */
 	model_ctx.cpu = 1;
+	free_all();
+	check();
+	/* Only the last pages of another node count as those of an emergency. */
+	model_ctx.cpu = 0;
+	model_ctx.mempolicy = 2;
+	model_ctx.mems_allowed = 3;
+	i = stats().emergency;
+	while (nr_free(1) > EMERGENCY_MARK)
+		CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(nr_free(1) == EMERGENCY_MARK && stats().emergency == i);
+	model.fail_rate[FAIL_ALLOC_PAGES] = 0;
 	free_all();
 	check();
 }
