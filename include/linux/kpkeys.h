@@ -14,9 +14,9 @@
  * @KPKEYS_CTX_DEFAULT:  only what all kernel code may do.
  * @KPKEYS_CTX_PGTABLES: page-table pages may be written.
  *
- * Contexts have no order. Entering a context other than %KPKEYS_CTX_DEFAULT
- * adds its grant to those that the thread already has. Entering
- * %KPKEYS_CTX_DEFAULT removes all grants.
+ * Contexts have no order. Entering one other than %KPKEYS_CTX_DEFAULT adds its grant,
+ * entering %KPKEYS_CTX_DEFAULT removes all grants. The code relies on there being only
+ * one context that grants anything: see Documentation/core-api/kpkeys.rst.
  */
 enum kpkeys_ctx {
 	KPKEYS_CTX_DEFAULT,
@@ -48,8 +48,8 @@ enum kpkeys_ctx {
  * Only the register says that a window is open. The place where a section is
  * interrupted is noted in a table that can be written in a window only. A window is
  * opened again only if this table says so. Leaving a section that has opened a
- * window closes it, and loads no previous value. So state in ordinary memory, on a
- * stack or in a task, can keep a window closed, but cannot open one.
+ * window closes it, and loads no previous value. So forged state in ordinary memory
+ * can keep a window closed, or open until the thread sleeps, but cannot open one.
  *
  * Sections nest, in any order of contexts, as long as each leave gets the state
  * of its own enter. If the context is already in force, neither enter nor leave

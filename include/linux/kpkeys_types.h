@@ -5,8 +5,8 @@
 #include <linux/types.h>
 
 /*
- * For functions that open a window for their caller. They are inlined, so that no
- * function in the image returns with an open window, which could be called to get one.
+ * For functions that open a window for their caller. They are inlined, so that the
+ * image has no function that can be called to get an open window.
  */
 #ifdef CONFIG_KPKEYS
 #define __kpkeys_inline		__always_inline
@@ -20,10 +20,10 @@
  *
  * Lives on the stack of its section.
  *
- * Invariant: only @changed decides whether leave writes the register. Leave must
- * not check again whether the machine has kpkeys, or whether the feature that
- * opened the window is on. That may have changed inside the section; the window
- * would stay open, or a window would be opened that never was.
+ * Invariant: leave writes the register only if @changed is set. Leave must not
+ * check again whether the machine has kpkeys, or whether the feature that opened
+ * the window is on: that may have changed inside the section, and the window would
+ * stay open.
  */
 struct kpkeys_state {
 	bool changed;
