@@ -180,7 +180,8 @@ static_assert(MAX_PHYSMEM_BITS <= INDEX_PHYS_BITS);
 /**
  * struct node_frames - the frames of a node
  * @bucket:  frames sorted by the logarithm of their number of free pages. The last
- *           bucket has the frames all of whose pages are free.
+ *           bucket has the frames all of whose pages are free. Invariant: in a
+ *           bucket, frames that are not worth_giving_back() come last.
  * @nr_ours: sum over all frames.
  * @nr_free: sum over all frames. It is also read without the lock.
  * @lowest:  the lowest @nr_free so far.
@@ -384,7 +385,7 @@ static void index_add(unsigned long pfn)
 	}
 }
 
-/* Giving back pages of a frame that is ours as a whole splits its block. */
+/* Giving back a part of a frame that is ours as a whole splits its block. */
 static bool worth_giving_back(const struct frame *frame)
 {
 	return frame->nr_free == frame->nr_ours || frame->nr_ours < FRAME_PAGES ||
@@ -405,7 +406,6 @@ static void frame_requeue(int nid, struct frame *frame)
 
 	bucket = &node->bucket[frame->nr_free == frame->nr_ours ?
 			       IDLE_BUCKET : fls(frame->nr_free)];
-	/* find_frame() looks at the first one only. */
 	if (worth_giving_back(frame))
 		list_add(&frame->node, bucket);
 	else
@@ -1321,7 +1321,7 @@ static struct frame *find_frame(int nid, unsigned long leave)
 
 	lockdep_assert_held(&nodes[nid].lock);
 
-	/* Prefer frames that need no split, then those that yield most. */
+	/* Prefer frames that need no split, then those that yield most. See @bucket. */
 	for (i = IDLE_BUCKET; i > 0; i--) {
 		struct frame *frame = list_first_entry_or_null(&node->bucket[i],
 							       struct frame, node);
