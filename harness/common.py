@@ -297,12 +297,15 @@ def export(repo, revision, where, *paths):
 
 @contextlib.contextmanager
 def removed(*paths):
-    """Folders that are gone in the end, whatever happens: what is half-done there would take the place that is missing."""
+    """Folders and files that are gone in the end, whatever happens: nothing half-done takes the place that is missing."""
     try:
         yield
     finally:
         for path in paths:
-            shutil.rmtree(path, ignore_errors=True)
+            if os.path.isfile(path):
+                os.unlink(path)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class Limit:

@@ -125,6 +125,7 @@ class Tree:
         was = git("rev-parse", "HEAD", cwd=self.copy).strip()
         git("update-ref", "--no-deref", "HEAD", self.commit, cwd=self.copy)
         git("read-tree", self.commit, cwd=self.copy)
+        git("sparse-checkout", "reapply", cwd=self.copy, check=False)       # one of before is whole
         for path in git("diff", "--name-only", "--diff-filter=D", was, self.commit).split():
             if os.path.exists(os.path.join(self.copy, path)):
                 os.unlink(os.path.join(self.copy, path))
