@@ -106,9 +106,11 @@ noinstr void kpkeys_note_interrupted(unsigned long where)
 			return;
 	} while (free);
 
-	/* The section continues without its window, and faults if it needs that. */
+	/*
+	 * The section continues without its window, and faults if it needs that. Its
+	 * window is refused then, so both are reported together.
+	 */
 	WRITE_ONCE(full, true);
-	report_later();
 }
 EXPORT_SYMBOL_GPL(kpkeys_note_interrupted);
 

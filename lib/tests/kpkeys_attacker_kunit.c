@@ -14,6 +14,7 @@
 #include <linux/cpumask.h>
 #include <linux/highmem.h>
 #include <linux/io.h>
+#include <linux/kmsg_dump.h>
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/kthread.h>
@@ -83,6 +84,19 @@ static unsigned long vm_event(int item)
 		nr = events[item];
 	}
 	kfree(events);
+
+	return nr;
+}
+
+/* How many lines of the log from @iter on have @what in them? */
+static unsigned int said(struct kmsg_dump_iter *iter, const char *what)
+{
+	static char line[256];
+	unsigned int nr = 0;
+	size_t len;
+
+	while (kmsg_dump_get_line(iter, false, line, sizeof(line), &len))
+		nr += strnstr(line, what, len) != NULL;
 
 	return nr;
 }
@@ -299,18 +313,27 @@ static int fill_table(void *data)
 /* So many sections are interrupted that no entry is left: no window is opened unseen. */
 static void attacker_test_full_table(struct kunit *test)
 {
+	struct kmsg_dump_iter log;
 	unsigned long found = 0;
 	int nr;
 
 	if (!protected())
 		kunit_skip(test, "nobody looks at the table");
 
+	kmsg_dump_rewind(&log);
+	said(&log, "");
 	nr = stop_machine(fill_table, &found, NULL);
 	kunit_info(test, "room for %d sections\n", nr);
 	KUNIT_EXPECT_EQ(test, found, 0);
 	EXPECT_STOPPED(test);
 	if (!found && nr == MAX_ENTRIES)
 		kunit_skip(test, "the table is larger than that");
+
+	/* The report may have to wait for the next tick. The next one has only its own. */
+	schedule_timeout_uninterruptible(HZ / 10);
+	KUNIT_EXPECT_PTR_EQ(test, kpkeys_find_interrupted(PAGE_OFFSET + sizeof(long)), NULL);
+	schedule_timeout_uninterruptible(HZ / 10);
+	KUNIT_EXPECT_EQ(test, said(&log, "kpkeys: Too many interrupted windows"), 1);
 }
 
 /* A forged count keeps the window of lazy MMU mode open until the next sleep. */
@@ -484,6 +507,57 @@ static void attacker_test_reserve(struct kunit *test)
 	pagetable_free(ptdesc);
 	KUNIT_EXPECT_FALSE(test, kpkeys_may_become_pgtable(ptdesc));
 	__free_page(page);
+}
+
+/* Two pages inside of a block that must be split for them, or 0; @blocks: to be freed. */
+static unsigned long unsplit_pages(struct page *blocks[], unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		unsigned long start;
+
+		blocks[i] = alloc_pages(GFP_KERNEL | __GFP_NOWARN, PMD_SHIFT - PAGE_SHIFT);
+		start = blocks[i] ? (unsigned long)page_address(blocks[i]) + PAGE_SIZE : 0;
+		if (start && split_kernel_leaf_mapping_demand(start, start + 2 * PAGE_SIZE))
+			return start;
+	}
+
+	return 0;
+}
+
+/* A split that is given such a reserve fails, and changes nothing. */
+static void attacker_test_split(struct kunit *test)
+{
+	KPKEYS_SPLIT_RESERVE_ONSTACK(reserve);
+	struct page *blocks[16] = { };
+	unsigned long start, end;
+	unsigned int demand, i;
+
+	if (!protected() || PMD_SHIFT - PAGE_SHIFT > MAX_PAGE_ORDER)
+		kunit_skip(test, "nothing is protected, or no block can be had");
+	start = unsplit_pages(blocks, ARRAY_SIZE(blocks));
+	end = start + 2 * PAGE_SIZE;
+	if (start) {
+		demand = split_kernel_leaf_mapping_demand(start, end);
+		KUNIT_EXPECT_EQ(test, -EINVAL,
+				split_kernel_leaf_mapping_reserve(start + 1, end, &reserve));
+		/* Pages of the block itself: nobody else has them. */
+		for (i = 0; i < demand; i++)
+			kpkeys_split_reserve_add(&reserve,
+						 page_ptdesc(virt_to_page(end + i * PAGE_SIZE)));
+		KUNIT_EXPECT_EQ(test, -ENOMEM,
+				split_kernel_leaf_mapping_reserve(start, end, &reserve));
+		KUNIT_EXPECT_EQ(test, split_kernel_leaf_mapping_demand(start, end), demand);
+		while (reserve.nr)
+			pagetable_alloc_split(&reserve);
+	}
+	for (i = 0; i < ARRAY_SIZE(blocks); i++) {
+		if (blocks[i])
+			__free_pages(blocks[i], PMD_SHIFT - PAGE_SHIFT);
+	}
+	if (!start)
+		kunit_skip(test, "no block has to be split");
 }
 #endif
 
@@ -811,6 +885,7 @@ static struct kunit_case attacker_test_cases[] = {
 	KUNIT_CASE(attacker_test_forged_order),
 #ifdef CONFIG_KPKEYS_SPLIT_RESERVE
 	KUNIT_CASE(attacker_test_reserve),
+	KUNIT_CASE(attacker_test_split),
 #endif
 	KUNIT_CASE(attacker_test_attributes),
 	KUNIT_CASE(attacker_test_vmalloc_pages),

@@ -10,6 +10,7 @@
 #include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/kpkeys_pgtable_cache.h>
 #include <linux/memblock.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/pgalloc.h>
@@ -392,6 +393,33 @@ static void kpkeys_pgtables_test_neighbours(struct kunit *test)
 	free_pages(block, 2);
 }
 
+#ifdef CONFIG_MEMCG
+/* A table is charged if the allocation says so. KUnit has no cgroup, but userland may. */
+static void kpkeys_pgtables_test_charge(struct kunit *test)
+{
+	struct mem_cgroup *memcg = NULL, *old;
+	struct ptdesc *user, *kernel;
+
+	do {
+		memcg = mem_cgroup_iter(NULL, memcg, NULL);
+	} while (memcg && mem_cgroup_is_root(memcg));
+	if (!memcg)
+		kunit_skip(test, "there is no memory cgroup");
+
+	old = set_active_memcg(memcg);
+	user = pagetable_alloc(GFP_PGTABLE_USER, 0);
+	kernel = pagetable_alloc(GFP_PGTABLE_KERNEL, 0);
+	set_active_memcg(old);
+	KUNIT_EXPECT_TRUE(test, user && folio_memcg_kmem(ptdesc_folio(user)));
+	KUNIT_EXPECT_TRUE(test, kernel && !folio_memcg_kmem(ptdesc_folio(kernel)));
+	if (user)
+		pagetable_free(user);
+	if (kernel)
+		pagetable_free(kernel);
+	mem_cgroup_iter_break(NULL, memcg);
+}
+#endif
+
 /*
  * Mappings of tables that may be writable. Any other writable mapping makes the
  * walk fail.
@@ -605,6 +633,9 @@ static struct kunit_case kpkeys_pgtables_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtables_test_not_lazy),
 	KUNIT_CASE(kpkeys_pgtables_test_alloc_free),
 	KUNIT_CASE(kpkeys_pgtables_test_neighbours),
+#ifdef CONFIG_MEMCG
+	KUNIT_CASE(kpkeys_pgtables_test_charge),
+#endif
 	KUNIT_CASE(kpkeys_pgtables_test_every_mapping),
 	{}
 };

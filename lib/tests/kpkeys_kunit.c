@@ -466,8 +466,16 @@ static void kpkeys_test_new_thread(struct kunit *test)
 /*
  * A change of pkey must reach CPUs that have the old translation in their TLB.
  * The other CPU neither sleeps nor enters a context meanwhile, which might
- * empty its TLB as a side effect and hide a missing invalidation.
+ * empty its TLB as a side effect and hide a missing invalidation. It writes all the
+ * time, so that an invalidation before the change does not help.
  */
+static bool write_until_told(struct remote *r)
+{
+	probe_write(r->arg, 1);
+
+	return READ_ONCE(r->go);
+}
+
 static int remote_write_warm(struct remote *r)
 {
 	unsigned long *p = r->arg, flags;
@@ -476,7 +484,7 @@ static int remote_write_warm(struct remote *r)
 	local_irq_save(flags);
 	WRITE_ONCE(*p, 1);
 	WRITE_ONCE(r->ready, true);
-	ret = spin_until(READ_ONCE(r->go)) ? probe_write(p, 2) : -ETIMEDOUT;
+	ret = spin_until(write_until_told(r)) ? probe_write(p, 2) : -ETIMEDOUT;
 	local_irq_restore(flags);
 	return ret;
 }

@@ -948,8 +948,9 @@ static int write_warm(void *data)
 		local_irq_save(flags);
 		WRITE_ONCE(*warm.addr, 1);
 		WRITE_ONCE(warm.ready, true);
+		/* A flush that comes before the change does not help: write meanwhile. */
 		while (!READ_ONCE(warm.go) && ktime_get_mono_fast_ns() < end)
-			cpu_relax();
+			copy_to_kernel_nofault(warm.addr, &val, sizeof(val));
 		warm.ret = copy_to_kernel_nofault(warm.addr, &val, sizeof(val));
 		local_irq_restore(flags);
 		WRITE_ONCE(warm.done, true);
@@ -1600,7 +1601,9 @@ static int kpkeys_pgtable_cache_test_init(struct kunit *test)
 {
 	if (!kpkeys_hardened_pgtables_enabled())
 		kunit_skip(test, "page tables are not protected on this machine");
-	set_cpus_allowed_ptr(current, node_cpus());
+	/* Stay on one CPU: pages in the magazines of others would serve an empty cache. */
+	set_cpus_allowed_ptr(current,
+			     cpumask_of(cpumask_any_and(node_cpus(), cpu_online_mask)));
 
 	return 0;
 }
