@@ -96,7 +96,7 @@ static unsigned int said(struct kmsg_dump_iter *iter, const char *what)
 	size_t len;
 
 	while (kmsg_dump_get_line(iter, false, line, sizeof(line), &len))
-		nr += strnstr(line, what, len) != NULL;
+		nr += !!strnstr(line, what, len);
 
 	return nr;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of those who write many entries of a page table at once: groups of
- * contiguous entries, huge pages, khugepaged, and the copy of the linear map for kexec
- * and hibernation. All entries are compared, also those next to the group. The results
- * do not depend on whether page tables are protected.
+ * KUnit tests of functions that write many entries of a page table at once: for groups
+ * of contiguous entries, huge pages, khugepaged, and the copy of the linear map for
+ * kexec and hibernation. All entries are compared, also those next to the group. The
+ * results do not depend on whether page tables are protected.
  */
 #include <kunit/test.h>
 
@@ -28,7 +28,7 @@ struct groups {
 	struct vm_area_struct *vma;
 	unsigned long addr;
 	pte_t *ptep;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* of the table */
 	unsigned long pfn;
 };
 
@@ -224,8 +224,12 @@ static void user_pgtables_test_huge(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pte_val(__ptep_get(g.ptep + CONT_PTES - 1)), pte_val(pte));
 	KUNIT_EXPECT_EQ(test, nr_none(g.ptep), 0);
 	EXPECT_NEIGHBOURS_NONE(test, &g);
+	set_huge_pte_at(mm, next, next_ptep, pte, CONT_PTE_SIZE);
 	huge_pte_clear(mm, g.addr, g.ptep, CONT_PTE_SIZE);
 	KUNIT_EXPECT_EQ(test, nr_none(g.ptep), CONT_PTES);
+	KUNIT_EXPECT_EQ(test, nr_none(next_ptep), 0);
+	huge_pte_clear(mm, next, next_ptep, CONT_PTE_SIZE);
+	KUNIT_EXPECT_EQ(test, nr_none(next_ptep), CONT_PTES);
 	unlock_groups(&g);
 }
 #endif
@@ -367,7 +371,8 @@ static void user_pgtables_test_copy(struct kunit *test)
 		if (was)
 			bad += pte_pfn(__pte(was)) != pte_pfn(__pte(is)) ||
 			       !has_pkey(is, KPKEYS_PKEY_DEFAULT) ||
-			       (is & (PTE_VALID | PTE_WRITE | PTE_RDONLY)) != (PTE_VALID | PTE_WRITE);
+			       (is & (PTE_VALID | PTE_WRITE | PTE_RDONLY)) !=
+			       (PTE_VALID | PTE_WRITE);
 		else
 			bad += is != 0;
 	}
@@ -431,5 +436,5 @@ static struct kunit_suite user_pgtables_test_suite = {
 
 kunit_test_suite(user_pgtables_test_suite);
 
-MODULE_DESCRIPTION("KUnit tests of those who write many page-table entries at once");
+MODULE_DESCRIPTION("KUnit tests of functions that write many page-table entries at once");
 MODULE_LICENSE("GPL");
