@@ -8,15 +8,16 @@ from functools import partial
 
 import kernel
 import machines
-from common import Fail, HARNESS, log_path, new_log, run
+from common import Fail, HARNESS, log_path, new_log, removed, run
 
 BUSYBOX = machines.FOREIGN + "/usr/bin/busybox"
 
 
 def initramfs(k, machine=None, name="plain"):
-    """A cpio archive with busybox, harness/userland/init and what @machine needs; returns its path."""
+    """A cpio archive with busybox, harness/userland/init and what @machine needs; returns its path. @name: of the log of
+    the boot, as another may boot meanwhile."""
     machine = machine or machines.of(None, k)
-    root = os.path.join(k.out, "userland-" + name)
+    root = os.path.join(k.out, "userland-" + os.path.basename(log_path(name)).removesuffix(".log"))
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root + "/bin")
     if not os.path.exists(BUSYBOX):
@@ -27,6 +28,7 @@ def initramfs(k, machine=None, name="plain"):
     machine.files(root, lambda: initramfs(k, name=name + "-inside"))
     path = root + ".cpio"
     run(["sh", "-c", f"cd '{root}' && find . | cpio --quiet -o -H newc -R 0:0 >'{path}'"])
+    shutil.rmtree(root)
     return path
 
 
@@ -36,15 +38,17 @@ def boot(k, mode, map_, program=None, seconds=0):
     what = " ".join([program or "boot", k.arch, k.pages, map_, mode, *k.args.split()])
     log = new_log(f"{k.stack} {what}")
     machine = machines.of(program, k, seconds)
-    # Another may boot meanwhile.
-    initrd = initramfs(k, machine, os.path.basename(log_path(log)).removesuffix(".log"))
+    initrd = initramfs(k, machine, log)
     cmd = k.command(mode, map_, machine.append, initrd, machine.memory) + machine.arguments()
-    o, console = k.outcome(what, mode, cmd, log, k.timeout * machine.times + machine.more_seconds, machine.starts)
+    with removed(initrd):
+        o, console = k.outcome(what, mode, cmd, log, k.timeout * machine.times + machine.more_seconds, machine.starts)
     o.note = "; ".join(filter(None, [o.note, *(s.strip() for s in re.findall(r"userland: says (.*)", console))]))
     o.check("userland reached its end", None if "userland: end" in console else f"see {o.log}")
     return o
 
 
+PANIC = "kpkeys_hardened_pgtables=panic"
+FORGED_ROOT = "kpkeys_attacker.attacker_test_root_data", "kpkeys: forged root of page tables"
 FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
           # At the address that the module has said.
           "enforce": ("with protection",
@@ -58,16 +62,28 @@ FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
 def forged_write(k, mode, map_="block"):
     """A module writes to a page table: what the kernel says, and an Outcome."""
     machine = machines.of("forge", k)
-    log = f"{k.stack} forged write {mode}"
-    initrd = initramfs(k, machine, "forge-" + mode)
-    append = machine.append + (" kpkeys_hardened_pgtables=panic" if mode == "panic" else "")
-    console = run(k.command("enforce" if mode == "panic" else mode, map_, append, initrd), check=False, log=log,
-                  timeout=k.timeout)
+    log = new_log(" ".join([k.stack, "forged write", mode, *k.args.split()]))
+    initrd = initramfs(k, machine, log)
+    append = f"{machine.append} {PANIC if mode == 'panic' else ''}"
+    with removed(initrd):
+        console = run(k.command("enforce" if mode == "panic" else mode, map_, append, initrd), check=False, log=log,
+                      timeout=k.timeout)
     said = re.search(FORGED[mode][1], console)
     o = kernel.Outcome(f"forged write, {FORGED[mode][0]}")
     o.check("the write succeeds" if mode == "off" else "the write is refused",
             None if said else f"the kernel does not say so; log: {log_path(log)}")
     o.note = said["said"].strip() if said else ""
+    return o
+
+
+def panics(k, test, why, map_="block"):
+    """What a KUnit test does must make the kernel panic for this reason."""
+    log = new_log(" ".join([k.stack, "panic", *k.args.split()]))
+    append = f"kunit.enable=1 kunit_shutdown=reboot kunit.filter_glob={test}"
+    console = run(k.command("enforce", map_, append), check=False, log=log, timeout=k.timeout)
+    o = kernel.Outcome(f"{test} {k.args}")
+    o.check(f"a panic: {why}", None if f"Kernel panic - not syncing: {why}" in console else
+            f"the kernel does not say so; log: {log_path(log)}")
     return o
 
 

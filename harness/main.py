@@ -107,6 +107,7 @@ def variations(stack):
     work += suites(kernel.Kernel(stack, qemu=kernel.memory(12288)), block[:1])
     # A CPU without kpkeys must not run.
     work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
+    work.append(("a forged root, and a panic", partial(boot.panics, k(boot.PANIC), *boot.FORGED_ROOT)))
     work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])
     # Whatever else the command line says about read-only memory.
     work += boots(k("rodata=off", "kpkeys: rodata=off: the root page tables"), block[:1])

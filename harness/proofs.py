@@ -215,19 +215,22 @@ def fuzz(seconds, keep=False):
     return o
 
 
+def profile(o):
+    """Run what counts; returns the arguments of llvm-cov for what was counted."""
+    corpus, merged = os.path.join(OUT, "corpus-coverage"), os.path.join(OUT, "coverage.profdata")
+    _unpack(corpus)
+    for name, args in ("unit", []), ("random", [1, 50000]), ("fuzz", ["-runs=0", corpus]):
+        _program(o, f"coverage by {name}", name + ".cov", *args, env=_profile(name))
+    run(["llvm-profdata", "merge", "-o", merged, *glob.glob(os.path.join(OUT, "*.profraw"))])
+    return ["-instr-profile", merged, f"{OUT}/unit.cov", "-object", f"{OUT}/random.cov", "-object", f"{OUT}/fuzz.cov"]
+
+
 def coverage():
     """What the scenarios, the random sequences and the corpus reach in the two files."""
     o = kernel.Outcome("proofs: coverage")
     result = {}
     with step("coverage of the two files"):
-        corpus = os.path.join(OUT, "corpus-coverage")
-        _unpack(corpus)
-        for name, args in ("unit", []), ("random", [1, 50000]), ("fuzz", ["-runs=0", corpus]):
-            _program(o, f"coverage by {name}", name + ".cov", *args, env=_profile(name))
-        profile = os.path.join(OUT, "coverage.profdata")
-        run(["llvm-profdata", "merge", "-o", profile, *glob.glob(os.path.join(OUT, "*.profraw"))])
-        data = json.loads(run(["llvm-cov", "export", "-summary-only", "-instr-profile", profile, f"{OUT}/unit.cov",
-                               "-object", f"{OUT}/random.cov", "-object", f"{OUT}/fuzz.cov"]))
+        data = json.loads(run(["llvm-cov", "export", "-summary-only", *profile(o)]))
         for f in data["data"][0]["files"]:
             name = os.path.basename(f["filename"])
             if name in FILES:
@@ -243,14 +246,17 @@ def coverage():
     return o
 
 
-def run_all(seconds=20):
+def build():
     with step("build"):
         _make()
+
+
+def run_all(seconds=20):
+    build()
     return two_at_once(lambda check: check(), [unit, locks, every, partial(fuzz, seconds), threads, coverage, prove, litmus])
 
 
 def long_fuzz(seconds):
     """make fuzz: only that, and the corpus keeps what it finds."""
-    with step("build"):
-        _make()
+    build()
     return [fuzz(seconds, keep=True)]
