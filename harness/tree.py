@@ -283,7 +283,7 @@ def as_it_is(name):
 ABSENT = [*(f"!/{folder}/**/*.[ch]" for folder in [
     "drivers/gpu/drm", "drivers/media", "drivers/net/*", "drivers/infiniband", "drivers/scsi", "drivers/staging",
     "drivers/iio", "drivers/accel", "sound"]),
-    "!/Documentation/*/*", "!/tools/perf/*", "!/tools/testing/selftests/*", "!/arch/*/boot/dts/*/*"]
+    "!/Documentation/*/*", "!/tools/perf/*", "!/arch/*/boot/dts/**/*.dts*"]
 
 
 def worktree(path, commit=None):
