@@ -58,6 +58,8 @@ was there, and no kernel has booted with it. As long as there are such, the shar
 survived older tests only. The debug matrix and the model checkers did not run on them.
 
 """
+LATER = "{0} of the {1} survivors have been tried by the suites only yet, and by no boot to userland, no special machine and no\n" \
+        "look at the object code.\n"
 
 
 def _choose(copy):
@@ -381,6 +383,9 @@ def _report(chosen, verdicts):
     with open(os.path.join(FOLDER, "REPORT.md"), "w") as f:
         f.write(TEXT + report.lines(["file", "mutants", *HEAD, "killed, of those with a verdict"], [
             [path, sum(row.values()), *row.values(), _share(row)] for path, row in [*rows.items(), ("all", total)]]))
+        left = [m for m in chosen if verdicts.of(m, True)[0] == SURVIVED and m.name not in equivalent]
+        early = [m for m in left if not any(verdicts.get(m, stage, True) for stage in STAGES[2:])]
+        f.write("\n" + LATER.format(len(early), len(left)) if early else "")
         for title, verdict in ("Survivors", SURVIVED), ("Equivalent", None), ("Not built", NOT_BUILT), \
                               ("Survived in user space, and has not booted", "not run"):
             these = [m for m in chosen if verdicts.of(m, True)[0] == (verdict or SURVIVED) and
