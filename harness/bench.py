@@ -132,8 +132,8 @@ def variants():
 
 
 def _config(variant):
-    """That of the tests, without what is for debugging, and optimised as kernels are; and as for a CPU whose walker
-    writes no entries, so that each access that must be seen is a fault."""
+    """That of the tests, without what is for debugging, and optimised as kernels are; as for a CPU whose walker
+    writes no entries, so that each access that must be seen is a fault, and without what only tests call (KEXEC)."""
     text = kernel.fragments("arm64", "4k")
     return re.sub(r"^CONFIG_\w*(DEBUG_VM|DEBUG_LIST|DEBUG_ATOMIC|PAGE_OWNER|PROVE_LOCKING|KUNIT|KPKEYS|FAIL|FAULT_INJ|KFENCE|DAMON|TEST_|MODULE|HW_AFDBM|ARM64_CNP|TLB_RANGE|KEXEC)\w*=\w+\n", "", text, flags=re.M) + \
         "CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y\n" + variant.config

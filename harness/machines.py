@@ -144,7 +144,7 @@ class Kexec(Machine):
     def files(self, root, plain):
         super().files(root, plain)
         shutil.copy(os.path.join(self.k.out, "arch/arm64/boot/Image"), root)
-        shutil.copy(plain(), root + "/initrd")
+        shutil.move(plain(), root + "/initrd")
         _compile("kexec.c", root + "/kexec-load")
 
     def arguments(self):
