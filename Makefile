@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @$(dir $(lastword $(MAKEFILE_LIST)))harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests mutants tree refresh series release check rebase-check kunit boot workload soak faults proofs fuzz matrix shell bench pressure compare clean
+.PHONY: help demo test test-the-tests mutants tree refresh series release check rebase-check kunit boot workload soak faults coverage proofs fuzz matrix shell bench pressure compare clean
 help: ## this list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET [V=1]" } /^[a-z-]+:.*## / { \
 		printf "  %-15s", $$1; c = 17; n = split($$2, words, " "); \
@@ -22,11 +22,14 @@ help: ## this list
 demo: ## from nothing to a protected kernel: tools, base, tree, build, KUnit, boot, verdict
 	$(HARNESS) demo
 
-test: ## everything that CI runs; the last line has the numbers (MINUTES=n: begin with nothing new after that, and count it as skipped)
+test: ## everything that CI runs; the last line has the numbers (MINUTES=n: start nothing new after that, and count it as skipped)
 	$(HARNESS) test
 
 test-the-tests: ## every sabotage patch (SABOTAGE=name for one) must turn its test red
 	$(HARNESS) test-the-tests
+
+coverage: ## lines and branches of the new files of the series: which of them nothing reaches
+	$(HARNESS) coverage
 
 mutants: ## faults made by rule from the code of the series: which of them no test notices (MUTANT="name or file ..." for some); goes on where it was
 	$(HARNESS) mutants

@@ -76,12 +76,26 @@ def forged_write(k, mode, map_="block"):
     return o
 
 
+# When the n-th change of a pkey fails at boot, in so many MB: with 12 GB, the second is that of the table of interrupted
+# sections.
+EARLY = [(n, memory, f"kpkeys: Failed to {what}: -12") for n, memory, what in [
+    (1, 1024, "stock the cache of page-table pages"), (2, 1024, "protect early page tables"),
+    (2, 12288, "stock the cache of page-table pages")]]
+
+
+def early_panics(k):
+    """The work of booting with the failures of EARLY; @k(args, qemu) is the kernel."""
+    for n, memory, why in EARLY:
+        args = f"fail_set_memory_pkey={n},100,0,1"
+        yield f"{args} with {memory} MB", partial(panics, k(args, qemu=kernel.memory(memory)), None, why)
+
+
 def panics(k, test, why, map_="block"):
-    """What a KUnit test does must make the kernel panic for this reason."""
+    """The kernel must panic for this reason: for what a KUnit test does, or else at boot."""
     log = new_log(" ".join([k.stack, "panic", *k.args.split()]))
-    append = f"kunit.enable=1 kunit_shutdown=reboot kunit.filter_glob={test}"
+    append = f"kunit.enable=1 kunit_shutdown=reboot kunit.filter_glob={test}" if test else "kunit.enable=0"
     console = run(k.command("enforce", map_, append), check=False, log=log, timeout=k.timeout)
-    o = kernel.Outcome(f"{test} {k.args}")
+    o = kernel.Outcome(" ".join([test or "boot", k.args, *re.findall(r"^-m (\d+)", k.qemu)]))
     o.check(f"a panic: {why}", None if f"Kernel panic - not syncing: {why}" in console else
             f"the kernel does not say so; log: {log_path(log)}")
     return o

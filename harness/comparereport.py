@@ -107,7 +107,7 @@ SCARCE = [
     ("these in use", "kept 1024 MB", "dropped-in_use"),
     ("linear map in blocks before that, permille", "kept 1024 MB", "before-blocks-permille"),
     ("linear map in blocks after it, permille", "kept 1024 MB", "dropped-blocks-permille"),
-    ("no two free pages together, 8,000 tables: not had", "fragmented 512 MB", "failed"),
+    ("no two free pages together, 8,000 tables: allocations that failed", "fragmented 512 MB", "failed"),
     ("tasks killed", "fragmented 512 MB", "killed"),
     ("the slowest table, instructions", "fragmented 512 MB", "slowest"),
     ("40,000 tables freed, then a process takes all memory: pages it gets", "used-up 512 MB", "touched"),

@@ -25,6 +25,7 @@ import boot
 import checks
 import compare
 import comparereport
+import coverage
 import faults
 import kernel
 import matrix
@@ -94,20 +95,21 @@ def do_demo(stack, ranges=None):
 
 def variations(stack):
     """The kernel that is built, on machines and with command lines that are special."""
-    def k(args, says=""):
-        return kernel.Kernel(stack, args=args, says=says)
+    def k(args, says="", qemu=""):
+        return kernel.Kernel(stack, args=args, says=says, qemu=qemu)
 
     block = [("block", "enforce"), ("block", "check")]
     work = suites(k(""), [(map_, "off") for map_ in kernel.MAPS], ranges=MANY)
     # The direct map is converted from blocks to pages after the feature is on.
     work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
     # With so much memory, some of these blocks are mapped by one entry of a PUD.
-    work += suites(kernel.Kernel(stack, args="kpkeys_test_bbml3=boot-cpu", qemu=kernel.memory(4096)), block[:1])
+    work += suites(k("kpkeys_test_bbml3=boot-cpu", qemu=kernel.memory(4096)), block[:1])
     # The table of interrupted sections is so large here that a block is split for it.
-    work += suites(kernel.Kernel(stack, qemu=kernel.memory(12288)), block[:1])
+    work += suites(k("", qemu=kernel.memory(12288)), block[:1])
     # A CPU without kpkeys must not run.
     work += suites(k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys"), block[:1])
     work.append(("a forged root, and a panic", partial(boot.panics, k(boot.PANIC), *boot.FORGED_ROOT)))
+    work += boot.early_panics(k)
     work += boots(k(""), [(map_, "check") for map_ in kernel.MAPS])
     # Whatever else the command line says about read-only memory.
     work += boots(k("rodata=off", "kpkeys: rodata=off: the root page tables"), block[:1])
@@ -283,6 +285,10 @@ def do_mutants(stack):
     if os.environ.get("MINUTES"):
         limit.start(number("MINUTES", 0, "number of minutes"))
     return mutants.run_all(stack)
+
+
+def do_coverage(stack):
+    return coverage.run_all(stack)
 
 
 def do_bench(stack):

@@ -55,7 +55,7 @@ SCENARIOS = {
     "boot 128 MB": [Goal("kB held right after boot", lambda f, off: 4 * f["boot-taken"], 512)],
     # All of memory in single pages, of which every fourth is free.
     "fragmented 512 MB": [
-        Goal("tables of 8,000 that were not had", key("failed"), 0),
+        Goal("allocations of 8,000 tables that failed", key("failed"), 0),
         Goal("tasks that were killed", key("killed"), 0),
         Goal("instructions of the slowest table", key("slowest"), lambda on, off: 2 * off["slowest"]),
     ],

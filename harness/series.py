@@ -18,7 +18,7 @@ RELEASE = os.path.join(TOP, "release")
 RELEASED = ["split-reserve", "reserve"]
 # Besides those whom get_maintainer.pl names.
 RECIPIENTS = "series/recipients"
-SECTION = "KERNEL PROTECTION KEYS (KPKEYS)\n"
+SECTIONS = ["\nKERNEL PROTECTION KEYS (KPKEYS)\n", "\nPAGE TABLE SPLIT RESERVE\n"]
 
 
 def identity():
@@ -113,8 +113,9 @@ def with_maintainer(commit, who):
     listing = git("ls-tree", commit)
     old = re.search(r"^100644 blob (\w+)\tMAINTAINERS$", listing, re.M)[1]
     if (old, who) not in BLOBS:
-        head, section, rest = git("cat-file", "blob", old).partition(SECTION)
-        text = head + section + (f"M:\t{who[0]} <{who[1]}>\n" if section else "") + rest
+        text = git("cat-file", "blob", old)
+        for section in SECTIONS:
+            text = text.replace(section, section + f"M:\t{who[0]} <{who[1]}>\n")
         BLOBS[old, who] = git("hash-object", "-w", "--stdin", stdin=text).strip()
     return git("mktree", stdin=listing.replace(old, BLOBS[old, who])).strip()
 

@@ -67,7 +67,10 @@ bool should_fail_pgtable_alloc(gfp_t gfp, unsigned int order)
 	if (gfp & __GFP_NOFAIL)
 		return false;
 
-	/* Report it despite __GFP_NOWARN, with which split reserves are filled. */
+	/*
+	 * Unlike fail_page_alloc, report it despite __GFP_NOWARN: split reserves
+	 * are filled with it.
+	 */
 	return should_fail(&fail_pgtable_alloc, PAGE_SIZE << order);
 }
 

@@ -107,8 +107,8 @@ noinstr void kpkeys_note_interrupted(unsigned long where)
 	} while (free);
 
 	/*
-	 * The section continues without its window, and faults if it needs that. Its
-	 * window is refused then, so both are reported together.
+	 * The section continues without its window, and faults if it needs one.
+	 * kpkeys_find_interrupted() then refuses it, and reports both.
 	 */
 	WRITE_ONCE(full, true);
 }
@@ -147,7 +147,7 @@ noinstr unsigned long *kpkeys_find_interrupted(unsigned long where)
 EXPORT_SYMBOL_GPL(kpkeys_find_interrupted);
 
 /**
- * kpkeys_table_init() - start to check where windows are opened again
+ * kpkeys_table_init() - install the table of interrupted sections
  * @mem:  zeroed memory that can be written inside a window only. It is kept.
  * @size: its size, a power of two. Each interrupted section takes a word.
  *

@@ -16,7 +16,7 @@
  *	roots:	it is the root of a user address space, which a CPU may load.
  *
  * A page with neither used nor free is in a magazine, holds state of the cache, is
- * being given back, or was leaked.
+ * being given back, is poisoned, or was leaked.
  *
  *	page allocator --refill--> frame --batch--> magazine --hand out--> table
  *	      ^                    |   ^               |  ^                  |
@@ -180,8 +180,8 @@ static_assert(MAX_PHYSMEM_BITS <= INDEX_PHYS_BITS);
 /**
  * struct node_frames - the frames of a node
  * @bucket:  frames sorted by the logarithm of their number of free pages. The last
- *           bucket has the frames all of whose pages are free. Invariant: in a
- *           bucket, frames that are not worth_giving_back() come last.
+ *           bucket has the frames whose pages are all free. Invariant: in a bucket,
+ *           frames that are not worth_giving_back() come last.
  * @nr_ours: sum over all frames.
  * @nr_free: sum over all frames. It is also read without the lock.
  * @lowest:  the lowest @nr_free so far.
@@ -208,8 +208,7 @@ struct magazine {
  * @nr_spare:   the number of pages in @spare. Refill mutex.
  * @spare:      pages for the index, which already count as state. Refill mutex.
  * @parked:     a chunk whose pkey could not be set. It is tried next, because its
- *              split either is done, or is still covered by the reserve. Refill
- *              mutex.
+ *              split is probably done. Refill mutex.
  * @frames:     the frames of each node.
  */
 struct cache {
@@ -637,7 +636,7 @@ struct page *kpkeys_pgtable_cache_alloc_pages(gfp_t gfp, unsigned int order, int
 
 /*
  * Allocate without reclaim and compaction, and not from the emergency reserves. A
- * larger chunk is not worth pushing other memory out.
+ * larger chunk is not worth reclaiming other memory for.
  */
 #define GFP_LIGHT	((GFP_KERNEL & ~__GFP_RECLAIM) | __GFP_NOMEMALLOC | \
 			 __GFP_NOWARN | __GFP_SKIP_KASAN)
@@ -666,9 +665,9 @@ static unsigned int split_demand(unsigned long pfn, unsigned int nr)
 }
 
 /*
- * For page_owner, a page is allocated until it is in the cache, and while it is handed
- * out. It counts both ends, so a page gets an owner again before it is freed. Nothing
- * may be allocated here.
+ * To page_owner, a page is allocated until it joins the cache, and while it is handed
+ * out. page_owner expects an owner when a page is freed, so set one again before that.
+ * Must not allocate.
  */
 static void set_owner(unsigned long pfn)
 {
@@ -967,8 +966,8 @@ static struct page *refill_singles(gfp_t gfp, int *ret)
  * @gfp is not sufficient: vmalloc() with GFP_ATOMIC allocates its page tables with
  * GFP_KERNEL and preemption disabled. Neither is PF_MEMALLOC, which vmalloc() also
  * sets for callers that may sleep. A refill does not recurse into reclaim, so it is
- * safe with PF_MEMALLOC. Without a preemption counter, though, nothing else tells
- * the two apart.
+ * safe with PF_MEMALLOC. Without a preemption counter, though, PF_MEMALLOC is all there
+ * is to recognise callers that must not sleep.
  */
 static bool may_refill(gfp_t gfp)
 {
@@ -1479,11 +1478,11 @@ static unsigned long shrink_node(int nid, unsigned long nr_pages)
 
 /**
  * kpkeys_pgtable_cache_shrink() - give free pages back
- * @nr_pages: give back at least so many pages, if there are enough.
+ * @nr_pages: give back at least this many pages, if there are enough.
  *
- * A few pages stay on each node, or the next tables would cause a refill. Frames
- * all of whose pages are free are given back first. For other frames, a block of the
- * direct map is split, and one of the free pages becomes the table for this split.
+ * A few pages stay on each node, or the next tables would cause a refill. Frames whose
+ * pages are all free are given back first. For other frames, a block of the direct map
+ * is split, and one of the free pages becomes the table for this split.
  *
  * Context: Process context. Takes no lock under which an allocation waits for
  *          reclaim.

@@ -42,14 +42,15 @@ enum kpkeys_ctx {
  * runs in %KPKEYS_CTX_DEFAULT: exceptions, softirqs, the scheduler, other threads,
  * and probes of trace events. The window is restored when the section continues,
  * on whichever CPU. A thread that sleeps loses its window, and no window survives a
- * return to user space. A new thread starts in %KPKEYS_CTX_DEFAULT, whatever its
- * parent was doing.
+ * return to user space. On PREEMPT_RT, to wait for a spinlock is to be preempted. A new
+ * thread starts in %KPKEYS_CTX_DEFAULT, whatever its parent was doing.
  *
  * Only the register says that a window is open. The place where a section is
  * interrupted is noted in a table that can be written in a window only. A window is
  * opened again only if this table says so. Leaving a section that has opened a
- * window closes it, and loads no previous value. So forged state in ordinary memory
- * can keep a window closed, or open until the thread sleeps, but cannot open one.
+ * window closes it, and loads no previous value. So forged state in ordinary memory can
+ * keep a window closed, or open until the thread sleeps. It opens one only if an entry
+ * that was never used up is left in the table, and only once.
  *
  * Sections nest, in any order of contexts, as long as each leave gets the state
  * of its own enter. If the context is already in force, neither enter nor leave

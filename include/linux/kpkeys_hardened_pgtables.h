@@ -11,9 +11,10 @@ struct ptdesc;
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
 
 /*
- * Invariant: once true, every page table that the hardware can reach has
- * %KPKEYS_PKEY_PGTABLES in each of its writable mappings, except for those that
- * kpkeys_hardened_pgtables_init() has not visited yet. Never becomes false again.
+ * Invariant: once true, a page table has %KPKEYS_PKEY_PGTABLES when it is
+ * handed out. Earlier ones get it in kpkeys_hardened_pgtables_init(). For
+ * exceptions, see Documentation/mm/kpkeys_hardened_pgtables.rst. Never becomes
+ * false again.
  */
 DECLARE_STATIC_KEY_FALSE(kpkeys_hardened_pgtables_key);
 
@@ -146,7 +147,7 @@ static __always_inline bool kpkeys_check_free_pages(struct page *page,
  * @pages: the pages.
  * @nr:    the number of pages.
  *
- * A mapping without the pkey would allow to write a page table.
+ * A mapping without the pkey would allow writes to a page table.
  *
  * Context: Any.
  * Return: true if none of them is a page table; otherwise false, and this has been
@@ -161,11 +162,11 @@ static __always_inline bool kpkeys_may_map_pages(struct page **pages, unsigned i
  * kpkeys_is_root() - is this the root of a user address space?
  * @table: what mm->pgd says. It may be forged.
  *
- * To be asked before the table is loaded into a register, and before it is walked.
+ * Call this before the table is loaded into a register or walked.
  *
  * Context: Any; takes no lock.
- * Return: true if pgd_alloc() has returned this table and it is not free, or if page
- *         tables are not protected.
+ * Return: true if pgd_alloc() has returned this table and it has not been freed
+ *         since, or if page tables are not protected.
  */
 static __always_inline bool kpkeys_is_root(const void *table)
 {

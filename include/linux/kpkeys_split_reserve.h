@@ -17,11 +17,11 @@ struct ptdesc;
  * and the allocation might need a split itself. So the caller fills a reserve
  * first, and passes it to the split as an argument.
  *
- * Invariant: a reserve has one owner, the one that has the pointer. There is no
- * lock and no global reserve. A page is in at most one reserve, and nothing else
- * refers to it meanwhile. The pages are as pagetable_alloc() returned them: not
- * constructed, and with undefined content. A reserve on the stack is empty at
- * the end of its scope.
+ * Invariant: a reserve has one owner, the one that has the pointer, so it needs no
+ * lock. A reserve that is not on the stack is protected by a lock of its owner. A page
+ * is in at most one reserve, and nothing else refers to it meanwhile. The pages are as
+ * pagetable_alloc() returned them: not constructed, and with undefined content. A
+ * reserve on the stack is empty at the end of its scope.
  */
 struct kpkeys_split_reserve {
 	struct list_head pages;

@@ -271,7 +271,7 @@ static void attacker_test_stale_entry(struct kunit *test)
 	int i;
 
 	if (!protected())
-		kunit_skip(test, "nobody looks at the table");
+		kunit_skip(test, "page tables are not protected");
 
 	scoped_guard(kpkeys_hardened_pgtables) {
 		for (i = 0; i < 3; i++)
@@ -287,7 +287,7 @@ static void attacker_test_stale_entry(struct kunit *test)
 /* Enough for 32 GB of memory. */
 #define MAX_ENTRIES	BIT(18)
 
-/* Returns how many entries there was room for. No other CPU needs any now. */
+/* Returns the number of entries that fit. All other CPUs are stopped. */
 static int fill_table(void *data)
 {
 	unsigned long *found = data, *word;
@@ -318,7 +318,7 @@ static void attacker_test_full_table(struct kunit *test)
 	int nr;
 
 	if (!protected())
-		kunit_skip(test, "nobody looks at the table");
+		kunit_skip(test, "page tables are not protected");
 
 	kmsg_dump_rewind(&log);
 	said(&log, "");
@@ -329,7 +329,10 @@ static void attacker_test_full_table(struct kunit *test)
 	if (!found && nr == MAX_ENTRIES)
 		kunit_skip(test, "the table is larger than that");
 
-	/* The report may have to wait for the next tick. The next one has only its own. */
+	/*
+	 * The report may have to wait for the next tick. Then check that a second report
+	 * does not repeat the warning.
+	 */
 	schedule_timeout_uninterruptible(HZ / 10);
 	KUNIT_EXPECT_PTR_EQ(test, kpkeys_find_interrupted(PAGE_OFFSET + sizeof(long)), NULL);
 	schedule_timeout_uninterruptible(HZ / 10);
@@ -480,7 +483,7 @@ static void attacker_test_forged_order(struct kunit *test)
 	struct attacker *a = test->priv;
 
 	if (!protected())
-		kunit_skip(test, "the page allocator trusts the order");
+		kunit_skip(test, "page tables are not protected");
 
 	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(a->table, 0), -EPERM);
 	EXPECT_STOPPED(test);
@@ -535,7 +538,7 @@ static void attacker_test_split(struct kunit *test)
 	unsigned int demand, i;
 
 	if (!protected() || PMD_SHIFT - PAGE_SHIFT > MAX_PAGE_ORDER)
-		kunit_skip(test, "nothing is protected, or no block can be had");
+		kunit_skip(test, "page tables are not protected, or no block is free");
 	start = unsplit_pages(blocks, ARRAY_SIZE(blocks));
 	end = start + 2 * PAGE_SIZE;
 	if (start) {
@@ -764,7 +767,10 @@ static void attacker_test_root_level(struct kunit *test)
 	free_page((unsigned long)data);
 }
 
-/* mm->pgd points to a root that was freed. It is as it was, as nobody has it now. */
+/*
+ * mm->pgd points to a root that was freed. Its content is still there, as the page has
+ * no new user.
+ */
 static void attacker_test_root_freed(struct kunit *test)
 {
 	struct attacker *a = test->priv;
@@ -773,7 +779,7 @@ static void attacker_test_root_freed(struct kunit *test)
 	pgd_t *pgd;
 
 	if (!protected())
-		kunit_skip(test, "the page may be anybody's");
+		kunit_skip(test, "page tables are not protected");
 
 	data = forged_table(test);
 	mm = mm_alloc();
@@ -798,7 +804,7 @@ static void attacker_test_root_is_kept(struct kunit *test)
 	pgd_t *pgd = a->mm->pgd;
 
 	if (!protected())
-		kunit_skip(test, "the page allocator trusts its callers");
+		kunit_skip(test, "page tables are not protected");
 
 	KUNIT_EXPECT_TRUE(test, kpkeys_pgtable_cache_free(virt_to_page(pgd)));
 	KUNIT_EXPECT_TRUE(test, kpkeys_is_root(pgd));

@@ -465,7 +465,7 @@ static void kpkeys_split_test_direct_map_hammer(struct kunit *test)
 	KUNIT_EXPECT_GT(test, done, HAMMER_ROUNDS);
 }
 
-/* Only once for all tests, as KASAN takes long to create the shadow of the area. */
+/* Only once for all tests, as KASAN needs a long time to create the shadow of the area. */
 static int kpkeys_split_test_suite_init(struct kunit_suite *suite)
 {
 	unsigned long block = block_size();

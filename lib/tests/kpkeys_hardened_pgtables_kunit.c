@@ -393,6 +393,62 @@ static void kpkeys_pgtables_test_neighbours(struct kunit *test)
 	free_pages(block, 2);
 }
 
+/* A table that is older than the cache, and not one of its pages, is freed like any other. */
+static void kpkeys_pgtables_test_free_older(struct kunit *test)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_EQ(test, kpkeys_protect_pgtable(page_address(page), 0), 0);
+	KUNIT_EXPECT_EQ(test, probe(page_address(page)), -EFAULT);
+	get_page(page);
+	pagetable_free(page_ptdesc(page));
+	KUNIT_EXPECT_EQ(test, page_count(page), 1);
+	KUNIT_EXPECT_EQ(test, probe(page_address(page)), 0);
+	put_page(page);
+}
+
+/* Where nothing is mapped, nothing is protected, whatever the level without an entry is. */
+static void kpkeys_pgtables_test_not_mapped(struct kunit *test)
+{
+	unsigned int shift;
+
+	for (shift = PAGE_SHIFT; shift < VA_BITS_MIN - 1; shift++) {
+		const void *addr = (void *)(PAGE_OFFSET + BIT(shift));
+
+		if (!pfn_valid(PHYS_PFN(__pa(addr))))
+			KUNIT_EXPECT_FALSE(test, arch_kpkeys_is_protected(addr));
+		addr = (void *)(VMALLOC_START + BIT(shift));
+		if ((unsigned long)addr < VMALLOC_END)
+			KUNIT_EXPECT_FALSE(test, arch_kpkeys_is_protected(addr));
+	}
+}
+
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
+/* A page that is still protected is kept from the page allocator. */
+static void kpkeys_pgtables_test_free_protected(struct kunit *test)
+{
+	struct page *page = alloc_page(GFP_KERNEL), *next;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_ASSERT_EQ(test, kpkeys_protect_pgtable(page_address(page), 0), 0);
+	kunit_warning_suppress(test) {
+		__free_page(page);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	/* The page that was freed last would be the next one. */
+	next = alloc_page(GFP_KERNEL);
+	KUNIT_EXPECT_PTR_NE(test, page, next);
+	KUNIT_EXPECT_EQ(test, probe(page_address(page)), -EFAULT);
+	if (next && next != page)
+		__free_page(next);
+
+	KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(page_address(page), 0), 0);
+	init_page_count(page);
+	__free_page(page);
+}
+#endif
+
 #ifdef CONFIG_MEMCG
 /* A table is charged if the allocation says so. KUnit has no cgroup, but userland may. */
 static void kpkeys_pgtables_test_charge(struct kunit *test)
@@ -633,6 +689,11 @@ static struct kunit_case kpkeys_pgtables_test_cases[] = {
 	KUNIT_CASE(kpkeys_pgtables_test_not_lazy),
 	KUNIT_CASE(kpkeys_pgtables_test_alloc_free),
 	KUNIT_CASE(kpkeys_pgtables_test_neighbours),
+	KUNIT_CASE(kpkeys_pgtables_test_free_older),
+	KUNIT_CASE(kpkeys_pgtables_test_not_mapped),
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES_DEBUG
+	KUNIT_CASE(kpkeys_pgtables_test_free_protected),
+#endif
 #ifdef CONFIG_MEMCG
 	KUNIT_CASE(kpkeys_pgtables_test_charge),
 #endif

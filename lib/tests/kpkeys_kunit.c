@@ -15,6 +15,7 @@
 #include <linux/kpkeys.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/rtmutex.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/set_memory.h>
@@ -351,6 +352,44 @@ static void kpkeys_test_sleep_in_context(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ret, -EFAULT);
 	check_this_cpu(test);
 }
+
+#ifdef CONFIG_RT_MUTEXES
+static DEFINE_RT_MUTEX(busy_mutex);
+
+static int remote_hold_mutex(struct remote *r)
+{
+	rt_mutex_lock(&busy_mutex);
+	WRITE_ONCE(r->ready, true);
+	while (!READ_ONCE(r->go))
+		schedule_timeout_uninterruptible(1);
+	/* The test sleeps until this one is done. */
+	schedule_timeout_uninterruptible(2);
+	rt_mutex_unlock(&busy_mutex);
+
+	return 0;
+}
+
+/* The same if it waits for an rt_mutex, which has a way of its own into the scheduler. */
+static void kpkeys_test_rt_mutex_in_context(struct kunit *test)
+{
+	struct remote r = {};
+	int here;
+
+	pin(test, &here, NULL);
+	remote_start(test, &r, here, remote_hold_mutex);
+	while (!READ_ONCE(r.ready))
+		schedule_timeout_uninterruptible(1);
+	scoped_guard(kpkeys_pgtables) {
+		EXPECT_OPEN(test);
+		WRITE_ONCE(r.go, true);
+		rt_mutex_lock(&busy_mutex);
+		EXPECT_CLOSED(test);
+		rt_mutex_unlock(&busy_mutex);
+	}
+	KUNIT_EXPECT_EQ(test, remote_wait(&r), 0);
+	check_this_cpu(test);
+}
+#endif
 
 static int remote_sleep_open(struct remote *r)
 {
@@ -786,6 +825,9 @@ static struct kunit_case kpkeys_test_cases[] = {
 	KUNIT_CASE(kpkeys_test_every_cpu),
 	KUNIT_CASE(kpkeys_test_cpus_independent),
 	KUNIT_CASE(kpkeys_test_sleep_in_context),
+#ifdef CONFIG_RT_MUTEXES
+	KUNIT_CASE(kpkeys_test_rt_mutex_in_context),
+#endif
 	KUNIT_CASE(kpkeys_test_wake_into_context),
 	KUNIT_CASE(kpkeys_test_preempted_in_context),
 	KUNIT_CASE(kpkeys_test_migrate_in_context),

@@ -14,9 +14,13 @@
 #include <linux/mman.h>
 #include <linux/pgalloc.h>
 #include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
+#include <linux/swap.h>
 #include <linux/swapops.h>
 #include <linux/uaccess.h>
+#include <linux/userfaultfd_k.h>
 
+#include <asm/tlb.h>
 #include <asm/trans_pgd.h>
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
@@ -37,8 +41,11 @@ static void free_group(void *page)
 	__free_pages(page, CONT_PTE_SHIFT - PAGE_SHIFT);
 }
 
-/* The caller has the lock of the table until unlock_groups(). */
-static struct groups lock_groups(struct kunit *test)
+/*
+ * In memory of a process, or of @file if it is not NULL. The caller has the lock of the
+ * table until unlock_groups().
+ */
+static struct groups lock_groups(struct kunit *test, struct file *file)
 {
 	struct page *page = alloc_pages(GFP_KERNEL | __GFP_COMP, CONT_PTE_SHIFT - PAGE_SHIFT);
 	struct groups g = { };
@@ -48,8 +55,8 @@ static struct groups lock_groups(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, free_group, page));
 	g.pfn = page_to_pfn(page);
 	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
-	area = kunit_vm_mmap(test, NULL, 0, 2 * PMD_SIZE, PROT_READ | PROT_WRITE,
-			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
+	area = kunit_vm_mmap(test, file, 0, 2 * PMD_SIZE, PROT_READ | PROT_WRITE,
+			     file ? MAP_SHARED : MAP_ANONYMOUS | MAP_PRIVATE, 0);
 	KUNIT_ASSERT_NE(test, area, 0);
 	g.addr = ALIGN(area, PMD_SIZE) + CONT_PTE_SIZE;
 
@@ -112,7 +119,7 @@ static pte_t group_pte(struct groups *g)
 
 static void user_pgtables_test_contpte(struct kunit *test)
 {
-	struct groups g = lock_groups(test);
+	struct groups g = lock_groups(test, NULL);
 	struct mm_struct *mm = current->mm;
 	pte_t pte = group_pte(&g);
 
@@ -156,7 +163,7 @@ static void user_pgtables_test_contpte(struct kunit *test)
 /* A group that is written one entry after the other, and changed in part. */
 static void user_pgtables_test_contpte_fold(struct kunit *test)
 {
-	struct groups g = lock_groups(test);
+	struct groups g = lock_groups(test, NULL);
 	struct mm_struct *mm = current->mm;
 	pte_t pte = pte_mkyoung(group_pte(&g));
 	int i;
@@ -184,7 +191,7 @@ static void user_pgtables_test_contpte_fold(struct kunit *test)
 #ifdef CONFIG_HUGETLB_PAGE
 static void user_pgtables_test_huge(struct kunit *test)
 {
-	struct groups g = lock_groups(test);
+	struct groups g = lock_groups(test, NULL);
 	struct mm_struct *mm = current->mm;
 	pte_t pte = arch_make_huge_pte(group_pte(&g), CONT_PTE_SHIFT, 0);
 	unsigned long next = g.addr + CONT_PTE_SIZE;
@@ -306,6 +313,106 @@ static void user_pgtables_test_collapse(struct kunit *test)
 }
 #endif
 
+/* -- Protection and reclaim ----------------------------------------------- */
+
+#if defined(CONFIG_USERFAULTFD) && defined(CONFIG_SHMEM)
+/* Protect a group against writes, as userfaultfd does, or stop to. */
+static long change_group(struct groups *g, unsigned long cp_flags)
+{
+	struct mmu_gather tlb;
+	long nr;
+
+	mmap_write_lock(current->mm);
+	tlb_gather_mmu(&tlb, current->mm);
+	nr = change_protection(&tlb, g->vma, g->addr, g->addr + CONT_PTE_SIZE, cp_flags);
+	tlb_finish_mmu(&tlb);
+	mmap_write_unlock(current->mm);
+
+	return nr;
+}
+
+/* How many entries of a group have this value? */
+static unsigned int nr_equal(struct groups *g, pte_t pte)
+{
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < CONT_PTES; i++)
+		nr += pte_same(__ptep_get(g->ptep + i), pte);
+
+	return nr;
+}
+
+/* Entries of memory that is swapped out. There is no such swap area. */
+static void user_pgtables_test_protect_swap(struct kunit *test)
+{
+	struct groups g = lock_groups(test, NULL);
+	pte_t pte = swp_entry_to_pte(swp_entry(0, 1));
+	int i;
+
+	for (i = 0; i < CONT_PTES; i++)
+		set_pte_at(current->mm, g.addr + i * PAGE_SIZE, g.ptep + i, pte);
+	unlock_groups(&g);
+
+	KUNIT_EXPECT_EQ(test, change_group(&g, MM_CP_UFFD_WP), CONT_PTES);
+	KUNIT_EXPECT_EQ(test, nr_equal(&g, pte_swp_mkuffd(pte)), CONT_PTES);
+	KUNIT_EXPECT_EQ(test, change_group(&g, MM_CP_UFFD_WP_RESOLVE), CONT_PTES);
+	KUNIT_EXPECT_EQ(test, nr_equal(&g, pte), CONT_PTES);
+	EXPECT_NEIGHBOURS_NONE(test, &g);
+
+	for (i = 0; i < CONT_PTES; i++)
+		pte_clear(current->mm, g.addr + i * PAGE_SIZE, g.ptep + i);
+}
+
+/* Entries of a file that map nothing yet become markers. */
+static void user_pgtables_test_protect_none(struct kunit *test)
+{
+	struct file *file = shmem_kernel_file_setup("kunit", 2 * PMD_SIZE, EMPTY_VMA_FLAGS);
+	struct groups g;
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	g = lock_groups(test, file);
+	unlock_groups(&g);
+	fput(file);
+
+	mmap_write_lock(current->mm);
+	vm_flags_set(g.vma, VM_UFFD_WP);
+	mmap_write_unlock(current->mm);
+	KUNIT_EXPECT_EQ(test, change_group(&g, MM_CP_UFFD_WP), CONT_PTES);
+	KUNIT_EXPECT_EQ(test, nr_equal(&g, make_pte_marker(PTE_MARKER_UFFD_WP)), CONT_PTES);
+	EXPECT_NEIGHBOURS_NONE(test, &g);
+	KUNIT_EXPECT_EQ(test, change_group(&g, MM_CP_UFFD_WP_RESOLVE), CONT_PTES);
+	KUNIT_EXPECT_EQ(test, nr_none(g.ptep), CONT_PTES);
+	mmap_write_lock(current->mm);
+	vm_flags_clear(g.vma, VM_UFFD_WP);
+	mmap_write_unlock(current->mm);
+}
+#endif
+
+#ifdef CONFIG_ADVISE_SYSCALLS
+/* Reclaim takes pages that nobody needs any more out of their table. */
+static void user_pgtables_test_reclaim(struct kunit *test)
+{
+	struct groups g = lock_groups(test, NULL);
+	unsigned int i, nr = 0, val;
+
+	unlock_groups(&g);
+	for (i = 0; i < CONT_PTES; i++)
+		nr += !put_user(i + 1, (unsigned int __user *)(g.addr + i * PAGE_SIZE));
+	KUNIT_ASSERT_EQ(test, nr, CONT_PTES);
+	KUNIT_EXPECT_EQ(test, nr_none(g.ptep), 0);
+
+	/* Pages in a batch of another CPU are passed over. */
+	lru_add_drain_all();
+	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, g.addr, CONT_PTE_SIZE, MADV_FREE), 0);
+	lru_add_drain_all();
+	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, g.addr, CONT_PTE_SIZE, MADV_PAGEOUT), 0);
+	KUNIT_EXPECT_EQ(test, nr_none(g.ptep), CONT_PTES);
+	for (i = 0, nr = 0; i < CONT_PTES; i++)
+		nr += !get_user(val, (unsigned int __user *)(g.addr + i * PAGE_SIZE)) && !val;
+	KUNIT_EXPECT_EQ(test, nr, CONT_PTES);
+}
+#endif
+
 /* -- The copy of the linear map ------------------------------------------- */
 
 #if defined(CONFIG_KEXEC_CORE) || defined(CONFIG_HIBERNATION)
@@ -349,18 +456,18 @@ static bool has_pkey(u64 leaf, int pkey)
 	return (leaf & KPKEYS_PTE_MASK) == kpkeys_pte_bits(pkey);
 }
 
-/* In the copy, all memory is writable and has no pkey. */
-static void user_pgtables_test_copy(struct kunit *test)
+/*
+ * Copy the entries of the PMD that maps @addr. In the copy, all memory is writable and
+ * has no pkey. Returns the number of entries that have a pkey in the linear map.
+ */
+static unsigned long check_copy(struct kunit *test, unsigned long addr)
 {
-	struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL, 0);
 	struct copy copy = { };
 	struct trans_pgd_info info = { copy_alloc, &copy };
-	unsigned long start, addr, nr = 0, bad = 0, had_pkey = 0;
+	unsigned long start = ALIGN_DOWN(addr, PMD_SIZE), nr = 0, bad = 0, had_pkey = 0;
 	pgd_t *pgd;
 	int ret;
 
-	KUNIT_ASSERT_NOT_NULL(test, ptdesc);
-	start = ALIGN_DOWN((unsigned long)ptdesc_address(ptdesc), PMD_SIZE);
 	ret = trans_pgd_create_copy(&info, &pgd, start, start + PMD_SIZE);
 	for (addr = start; !ret && addr < start + PMD_SIZE; addr += PAGE_SIZE) {
 		u64 was = leaf_of(pgd_offset_k(addr), addr);
@@ -378,12 +485,58 @@ static void user_pgtables_test_copy(struct kunit *test)
 	}
 	while (copy.nr)
 		free_page(copy.pages[--copy.nr]);
-	pagetable_free(ptdesc);
 
 	KUNIT_EXPECT_EQ(test, ret, 0);
 	KUNIT_EXPECT_GT(test, nr, 0);
 	KUNIT_EXPECT_EQ(test, bad, 0);
+
+	return had_pkey;
+}
+
+static void user_pgtables_test_copy(struct kunit *test)
+{
+	struct ptdesc *ptdesc = pagetable_alloc(GFP_KERNEL, 0);
+	unsigned long had_pkey;
+
+	KUNIT_ASSERT_NOT_NULL(test, ptdesc);
+	had_pkey = check_copy(test, (unsigned long)ptdesc_address(ptdesc));
+	pagetable_free(ptdesc);
 	KUNIT_EXPECT_EQ(test, had_pkey > 0, kpkeys_hardened_pgtables_enabled());
+}
+
+static bool is_block(unsigned long addr)
+{
+	return (leaf_of(pgd_offset_k(addr), addr) & PMD_TYPE_MASK) == PMD_TYPE_SECT;
+}
+
+/* All of a block is protected, and one entry maps it. */
+static void user_pgtables_test_copy_block(struct kunit *test)
+{
+	const unsigned int order = PMD_SHIFT - PAGE_SHIFT;
+	unsigned long blocks[32], had_pkey = 0;
+	unsigned int nr = 0;
+	bool found = false;
+
+	/* Other tests leave much of the linear map split. */
+	while (order <= MAX_PAGE_ORDER && nr < ARRAY_SIZE(blocks) && !found) {
+		blocks[nr] = __get_free_pages(GFP_KERNEL | __GFP_NOWARN, order);
+		if (!blocks[nr])
+			break;
+		found = is_block(blocks[nr++]);
+	}
+	if (found) {
+		void *block = (void *)blocks[nr - 1];
+
+		KUNIT_EXPECT_EQ(test, kpkeys_protect_pgtable(block, order), 0);
+		KUNIT_EXPECT_TRUE(test, is_block(blocks[nr - 1]));
+		had_pkey = check_copy(test, blocks[nr - 1]);
+		KUNIT_EXPECT_EQ(test, kpkeys_unprotect_pgtable(block, order), 0);
+	}
+	while (nr)
+		free_pages(blocks[--nr], order);
+	if (!found)
+		kunit_skip(test, "the linear map has no block, or none is free");
+	KUNIT_EXPECT_EQ(test, had_pkey, kpkeys_hardened_pgtables_enabled() ? PTRS_PER_PTE : 0);
 }
 #endif
 
@@ -409,6 +562,26 @@ static void user_pgtables_test_no_memory(struct kunit *test)
 	/* Other allocations that may reclaim are spared, see fail_page_alloc. */
 	KUNIT_EXPECT_EQ(test, nr_failed > 0, kpkeys_hardened_pgtables_enabled());
 }
+
+/* The same for two pages, which do not come from the cache. Protecting them may fail, too. */
+static void user_pgtables_test_no_pkey(struct kunit *test)
+{
+	unsigned int n, nr_failed = 0, left = 0;
+	struct ptdesc *ptdesc;
+
+	for (n = 1; n < 100 && !left; n++) {
+		WRITE_ONCE(current->fail_nth, n);
+		ptdesc = pagetable_alloc(GFP_KERNEL, 1);
+		left = READ_ONCE(current->fail_nth);
+		WRITE_ONCE(current->fail_nth, 0);
+		nr_failed += !ptdesc;
+		if (ptdesc)
+			pagetable_free(ptdesc);
+	}
+	KUNIT_EXPECT_GT(test, left, 0);
+	/* The allocation, and the change of the pkey. */
+	KUNIT_EXPECT_GE(test, nr_failed, kpkeys_hardened_pgtables_enabled() ? 2 : 0);
+}
 #endif
 
 static struct kunit_case user_pgtables_test_cases[] = {
@@ -420,11 +593,20 @@ static struct kunit_case user_pgtables_test_cases[] = {
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
 	KUNIT_CASE(user_pgtables_test_collapse),
 #endif
+#if defined(CONFIG_USERFAULTFD) && defined(CONFIG_SHMEM)
+	KUNIT_CASE(user_pgtables_test_protect_swap),
+	KUNIT_CASE(user_pgtables_test_protect_none),
+#endif
+#ifdef CONFIG_ADVISE_SYSCALLS
+	KUNIT_CASE(user_pgtables_test_reclaim),
+#endif
 #if defined(CONFIG_KEXEC_CORE) || defined(CONFIG_HIBERNATION)
 	KUNIT_CASE(user_pgtables_test_copy),
+	KUNIT_CASE(user_pgtables_test_copy_block),
 #endif
 #ifdef CONFIG_FAIL_PGTABLE
 	KUNIT_CASE(user_pgtables_test_no_memory),
+	KUNIT_CASE(user_pgtables_test_no_pkey),
 #endif
 	{}
 };

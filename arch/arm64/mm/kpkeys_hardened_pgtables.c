@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Protected page tables on arm64: whether they are used, and where page tables are
- * that existed before the page allocator.
+ * Protected page tables on arm64: whether they are used, and where to find those that
+ * are older than the page allocator.
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
@@ -18,9 +18,9 @@
 /**
  * arch_kpkeys_hardened_pgtables() - will page tables be protected?
  *
- * The direct map is created before CPU capabilities are known, and must allow to
- * set the pkey of a single page. So look at the ID registers of the boot CPU. The
- * answer never changes.
+ * The direct map is created before CPU capabilities are known, and must allow the pkey
+ * of a single page to be set. So look at the ID registers of the boot CPU. The answer
+ * never changes.
  *
  * Context: Any, once early parameters are parsed.
  * Return: true if page tables are or will be protected.

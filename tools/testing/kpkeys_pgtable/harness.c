@@ -244,6 +244,17 @@ static void op_offline(unsigned int arg)
 	model.irq_handler = handler;
 }
 
+/* The text of the file in debugfs. */
+static const char *show(void)
+{
+	model.nr_shown = 0;
+	CHECK(!model.show(NULL, NULL));
+	/* A show() function without output leaves the last text. */
+	model.shown[model.nr_shown] = 0;
+
+	return model.shown;
+}
+
 /* Mark a page as poisoned, whatever its place is. */
 static void op_poison(unsigned int arg)
 {
@@ -344,7 +355,7 @@ static void step(u8 op, u8 arg)
 		break;
 	case 18:
 		op_shrinker(arg);
-		model.show(NULL, NULL);
+		show();
 		break;
 	case 19:
 		/* The owner of a page adds it to a reserve. */
@@ -391,12 +402,11 @@ static void step(u8 op, u8 arg)
 	check();
 }
 
-/* Boot. Returns false if there was not enough memory. */
-static bool start(int nr_nodes)
+/* Boot, after cache_reset(). Returns false if there was not enough memory. */
+static bool start_again(void)
 {
 	int ret;
 
-	cache_reset(nr_nodes);
 	memset(&held, 0, sizeof(held));
 	INIT_LIST_HEAD(&held.reserve.pages);
 	model.booting = true;
@@ -410,6 +420,13 @@ static bool start(int nr_nodes)
 	check();
 
 	return true;
+}
+
+static bool start(int nr_nodes)
+{
+	cache_reset(nr_nodes);
+
+	return start_again();
 }
 
 /* Free all pages that were handed out, so that only the cache has pages. */

@@ -47,12 +47,14 @@ int model_printf(const char *fmt, ...)
 	return 0;
 #else
 	va_list args;
-	char line[400];
 	int ret;
 
 	va_start(args, fmt);
-	ret = vsnprintf(line, sizeof(line), fmt, args);
+	ret = vsnprintf(model.shown + model.nr_shown, sizeof(model.shown) - model.nr_shown,
+			fmt, args);
 	va_end(args);
+	CHECK(ret >= 0 && model.nr_shown + ret < sizeof(model.shown));
+	model.nr_shown += ret;
 
 	return ret;
 #endif
@@ -98,6 +100,7 @@ void model_spin_lock(struct model_lock *l)
 	CHECK(!model_ctx.nr_spin);
 	CHECK(!model_ctx.held[LOCK_SPLIT]);
 	CHECK(model_ctx.irqs_off);
+	CHECK(l->kind == LOCK_SPIN);
 	LOCK(l);
 	acquired(l);
 	model_ctx.nr_spin++;
@@ -115,6 +118,7 @@ void model_mutex_lock(struct model_lock *l)
 	int kind;
 
 	model_might_sleep();
+	CHECK(l->kind);
 	for (kind = l->kind; kind < NR_LOCKS; kind++)
 		CHECK(!model_ctx.held[kind]);
 	LOCK(l);
@@ -206,6 +210,13 @@ void model_irq_restore(void)
 	CHECK(!model_ctx.nr_spin);
 	UNLOCK(&cpus[model_ctx.cpu]);
 	interrupt();
+}
+
+/* An interrupt may come here, if interrupts are enabled. */
+void model_irq_point(void)
+{
+	if (!model_ctx.irqs_off)
+		interrupt();
 }
 
 void model_on_each_cpu(void (*fn)(void *data), void *data)
@@ -877,6 +888,8 @@ struct shrinker *model_shrinker_alloc(unsigned int flags)
 	static struct shrinker shrinker;
 
 	CHECK(flags & SHRINKER_NUMA_AWARE);
+	if (model.no_shrinker)
+		return NULL;
 	model.shrinker = &shrinker;
 
 	return &shrinker;

@@ -70,7 +70,7 @@ struct ptdesc {
 #define page_ptdesc(page)	((struct ptdesc *)(page))
 #define ptdesc_page(ptdesc)	((struct page *)(ptdesc))
 
-enum model_lock_kind { LOCK_SPIN, LOCK_NODE_MUTEX, LOCK_MUTEX, LOCK_SPLIT, NR_LOCKS };
+enum model_lock_kind { LOCK_SPIN = 1, LOCK_NODE_MUTEX, LOCK_MUTEX, LOCK_SPLIT, NR_LOCKS };
 
 /* The context of a task or an interrupt. */
 struct model_ctx {
@@ -140,10 +140,14 @@ struct model {
 	bool init_on_free;
 	unsigned long nr_warnings;
 	unsigned long jiffies;
+	bool frozen;			/* no time passes */
+	bool no_shrinker;
 
 	struct work_struct *work[MODEL_NR_NODES];	/* pending */
 	struct shrinker *shrinker;
 	int (*show)(struct seq_file *m, void *v);
+	char shown[2000];
+	size_t nr_shown;
 	int (*memory_notifier)(struct notifier_block *nb, unsigned long action, void *arg);
 	int (*oom_notifier)(struct notifier_block *nb, unsigned long unused, void *freed);
 	int (*dead_cpu)(unsigned int cpu);
@@ -201,6 +205,7 @@ void model_assert_held(struct model_lock *l);
 void model_might_sleep(void);
 void model_irq_save(void);
 void model_irq_restore(void);
+void model_irq_point(void);
 void model_window_open(void);
 void model_window_close(void);
 bool model_idle(void);

@@ -123,7 +123,7 @@ static inline bool model_test_and_clear_bit(unsigned int nr, unsigned long *map)
 typedef struct { long counter; } model_atomic_long_t;
 #define atomic_long_t		model_atomic_long_t
 #define atomic_long_read(v)	MODEL_LOAD(&(v)->counter)
-#define atomic_long_add(i, v)	((void)MODEL_FETCH(add, &(v)->counter, i))
+#define atomic_long_add(i, v)	(model_irq_point(), (void)MODEL_FETCH(add, &(v)->counter, i))
 #undef smp_load_acquire
 #undef smp_store_release
 #define smp_load_acquire(p)	MODEL_LOAD(p)
@@ -333,7 +333,7 @@ struct work_struct { void (*func)(struct work_struct *work); };
 struct delayed_work { struct work_struct work; };
 #define HZ			1000
 /* Time passes quickly, so that each pause is over. */
-#define jiffies			(model.jiffies += HZ << 12)
+#define jiffies			(model.jiffies += model.frozen ? 0 : HZ << 12)
 #define time_before(a, b)	((long)((a) - (b)) < 0)
 #define system_dfl_wq		NULL
 #define INIT_DELAYED_WORK(w, fn)	((w)->work.func = (fn))

@@ -47,6 +47,23 @@ static void leave_free(unsigned int nr)
 	drain_magazines();
 }
 
+static void op_free_drained(void)
+{
+	op_free(held.nr - 1);
+	drain_magazines();
+}
+
+static void op_free_of(struct frame *frame)
+{
+	unsigned int i;
+
+	for (i = 0; i < held.nr && frame_of(page_to_pfn(held.page[i])) != frame; i++)
+		;
+	CHECK(i < held.nr);
+	op_free(i);
+	drain_magazines();
+}
+
 /* Requests to the page allocator. */
 static struct {
 	gfp_t gfp;
@@ -161,6 +178,27 @@ static void test_park_tries(void)
 	CHECK(stats().leaked == FRAME_PAGES);
 }
 
+/* After a chunk was abandoned, no other chunk is tried for a while. */
+static void test_pause(void)
+{
+	unsigned int i;
+
+	drain();
+	model.fail_rate[FAIL_PKEY_BEFORE] = ALWAYS;
+	model.frozen = true;
+	for (i = 0; i <= PARK_TRIES; i++)
+		CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(stats().leaked == FRAME_PAGES);
+	model.fail_rate[FAIL_PKEY_BEFORE] = 0;
+	model.alloc_hook = record;
+	nr_asked = 0;
+	CHECK(refill_node(0, ULONG_MAX) == -EBUSY);
+	CHECK(!nr_asked);
+	model.alloc_hook = NULL;
+	model.frozen = false;
+	CHECK(!refill_node(0, ULONG_MAX));
+}
+
 /* The parked chunk waits until there are enough pages for its split. */
 static void test_park_uncovered(void)
 {
@@ -174,9 +212,10 @@ static void test_park_uncovered(void)
 	release_set_aside();
 	drain();
 	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
-	/* To wait is no try. */
+	/* Waiting does not count as a try. */
 	for (i = 0; i <= PARK_TRIES; i++)
 		CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(refill_node(0, ULONG_MAX) == -EAGAIN);
 	CHECK(cache->parked.tries == 1);
 	CHECK(stats().parked == FRAME_PAGES && !refill_reserve.nr && !cache->nr_spare);
 	/* Pages that are freed are enough. */
@@ -414,16 +453,215 @@ static void test_fragmented(void)
 	}
 }
 
+static bool in_pud(const struct page *page, unsigned long pud)
+{
+	return (page - mem_map) >> MODEL_PUD_ORDER == pud;
+}
+
+/*
+ * All memory of a PUD that the cache has is free, or set aside. A few pages elsewhere
+ * are free.
+ */
+static void use_pud(unsigned long pud, unsigned int elsewhere)
+{
+	int nid = model_nid(pud << MODEL_PUD_ORDER);
+	unsigned int i;
+
+	model_ctx.cpu = nid;
+	model_ctx.hint = 0;
+	CHECK(op_alloc(GFP_KERNEL, 200));
+	drain();
+	model_ctx.hint = pud << MODEL_PUD_ORDER;
+	CHECK(op_alloc(GFP_KERNEL, 300));
+	release_set_aside();
+	drain();
+	/* A task may be moved to another CPU at any time. */
+	model_ctx.cpu = nid + model.nr_nodes;
+	for (i = held.nr; i-- > 0; ) {
+		if (in_pud(held.page[i], pud))
+			op_free(i);
+	}
+	set_aside(nid);
+	CHECK(in_pud(pfn_to_page(cache->spare[0]), pud));
+	CHECK(magazines[model_ctx.cpu].nr);
+	model_ctx.cpu = nid;
+	for (i = held.nr; i-- > 0 && elsewhere; ) {
+		if (!in_pud(held.page[i], pud) && page_to_nid(held.page[i]) == nid) {
+			op_free(i);
+			elsewhere--;
+		}
+	}
+	drain_magazine(NULL);
+	CHECK(!elsewhere);
+	check();
+}
+
+static unsigned long nr_owned(unsigned long pud)
+{
+	unsigned long i, nr = 0;
+
+	for (i = 0; i < 1UL << MODEL_PUD_ORDER; i++)
+		nr += kpkeys_pgtable_cache_owns(&mem_map[(pud << MODEL_PUD_ORDER) + i]);
+
+	return nr;
+}
+
 /* Memory that is about to go offline is given back, even if few pages are left. */
 static void test_offline(void)
 {
-	/* Take memory from one place. */
-	model_ctx.hint = 0;
-	CHECK(op_alloc(GFP_KERNEL, 500));
+	unsigned long pud = MODEL_NR_PUDS - 1, given_back, chunks;
+
+	/* The other pages of the node are enough. */
+	use_pud(pud, LOW_MARK + CHUNK_MAX_DEMAND + INDEX_LEVELS);
+	chunks = stats().refills[0];
+	op_offline(pud);
+	CHECK(!nr_owned(pud));
+	CHECK(stats().refills[0] == chunks);
+
+	/* They are not, so other memory takes their place. */
+	use_pud(--pud, CHUNK_MAX_DEMAND + INDEX_LEVELS);
+	chunks = stats().refills[0];
+	op_offline(pud);
+	CHECK(!nr_owned(pud));
+	CHECK(stats().refills[0] == chunks + 1 && nr_free(0) >= LOW_MARK);
+
+	/* There is no other memory. The node keeps some pages. */
+	use_pud(--pud, CHUNK_MAX_DEMAND + INDEX_LEVELS);
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
+	op_offline(pud);
+	model.fail_rate[FAIL_ALLOC_PAGES] = 0;
+	CHECK(nr_owned(pud) >= LOW_MARK - CHUNK_MAX_DEMAND - INDEX_LEVELS);
+	CHECK(nr_free(0) >= LOW_MARK);
+
+	/* There is nothing in this memory, so nothing else is given back. */
 	free_all();
-	check();
+	CHECK(model.memory_notifier(NULL, MEM_ONLINE, &(struct memory_notify){ }) == NOTIFY_OK);
+	CHECK(model.memory_notifier(NULL, MEM_OFFLINE, &(struct memory_notify){ }) == NOTIFY_OK);
+	for (pud = 0; nr_owned(pud); pud++)
+		CHECK(pud < MODEL_NR_PUDS - 1);
+	given_back = stats().given_back;
+	op_offline(pud);
+	CHECK(stats().given_back == given_back);
+}
+
+/* The last memory of a node goes offline. Another node has some. */
+static void test_offline_node(void)
+{
+	unsigned long pud = MODEL_NR_PUDS - 1;
+
+	use_pud(pud, 0);
+	model_ctx.cpu = 0;
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(nr_free(0) > LOW_MARK);
+	model.fail_rate[FAIL_ALLOC_PAGES] = ALWAYS;
+	op_offline(pud);
+	CHECK(!nr_owned(pud));
+}
+
+/* Take no more single pages than needed, and give up after a few if none can be used. */
+static void test_singles(void)
+{
+	unsigned long nr_buddy;
+
+	drain();
+	fragment(0, MODEL_NR_PAGES, 1);
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	drain();
+	model.alloc_hook = record;
+	nr_asked = 0;
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(nr_asked <= ARRAY_SIZE(chunk_orders) - 1 + SINGLES);
+
+	/* There is no table for a split, and each page needs one. */
+	model.alloc_hook = NULL;
+	drain();
+	release_set_aside();
+	drain();
+	nr_buddy = model.nr_buddy;
+	CHECK(nr_buddy > 3 * SINGLES);
+	model.alloc_hook = record;
+	nr_asked = 0;
+	CHECK(!op_alloc(GFP_KERNEL, 1));
+	CHECK(nr_asked <= ARRAY_SIZE(chunk_orders) - 1 + 2 * SINGLES);
+	CHECK(model.nr_buddy == nr_buddy);
+}
+
+/* At each point where interrupts are enabled, each page is in one place. */
+static void snapshot_here(void)
+{
+	struct kpkeys_pgtable_cache_stats s;
+
+	/* kpkeys_pgtable_cache_stats() waits for the end of a refill. */
+	if (!MODEL_LOAD(&refill_mutex.owner))
+		take_snapshot(&(struct snapshot){ .stats = &s });
+}
+
+static void test_snapshot(void)
+{
+	enum model_fail fail;
+
+	model.irq_handler = snapshot_here;
+	CHECK(op_alloc(GFP_KERNEL, 1500));
+	while (held.nr > 100)
+		op_free(held.nr * 7);
+	op_shrink(ULONG_MAX);
+	CHECK(stats().splits);
+	for (fail = FAIL_PKEY_BEFORE; fail <= FAIL_PKEY_PARTLY; fail++) {
+		unsigned long leaked = stats().leaked;
+
+		CHECK(op_alloc(GFP_KERNEL, 400));
+		while (held.nr > 100)
+			op_free(held.nr * 7);
+		model.fail_at[fail] = 1;
+		kpkeys_pgtable_cache_shrink(ULONG_MAX);
+		CHECK(stats().leaked > leaked);
+	}
 	op_offline(0);
-	CHECK(stats().given_back);
+	model.irq_handler = NULL;
+}
+
+static struct frame *partly_moving;
+
+/* Free the pages in use of a frame whose free pages are being given back. */
+static void free_meanwhile(void)
+{
+	unsigned int i;
+
+	if (!counted(MOVING) || !partly_moving)
+		return;
+	for (i = held.nr; i-- > 0; ) {
+		if (frame_of(page_to_pfn(held.page[i])) == partly_moving)
+			op_free(i);
+	}
+	drain_magazine(NULL);
+	partly_moving = NULL;
+}
+
+/* The pages of a frame that were freed meanwhile are given back without a split. */
+static void test_freed_meanwhile(void)
+{
+	struct frame *frame;
+
+	/* A chunk whose block is split already, so that no page of it becomes a table. */
+	model_ctx.hint = MODEL_NR_PAGES / 2;
+	drain();
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	model_ctx.hint += FRAME_PAGES;
+	CHECK(!model_set_memory(model_ctx.hint, 1));
+	drain();
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	frame = frame_of(page_to_pfn(held.page[held.nr - 1]));
+	CHECK(frame->pfn == model_pfn(model_ctx.hint) && frame->nr_ours == FRAME_PAGES);
+	drain();
+	while (frame->nr_free < FRAME_PAGES / 2)
+		op_free_of(frame);
+	check();
+	partly_moving = frame;
+	model.irq_handler = free_meanwhile;
+	CHECK(give_back(0, frame, 0));
+	model.irq_handler = NULL;
+	CHECK(!partly_moving && frame->nr_free && frame->nr_free == frame->nr_ours);
+	check();
 }
 
 /* One in a hundred of many tables stays. The others are given back. */
@@ -439,7 +677,7 @@ static void test_parts(void)
 	CHECK(held.nr == 15);
 	op_shrink(ULONG_MAX);
 	CHECK(stats().splits);
-	/* The pages that the node keeps, and less than a frame besides. */
+	/* The pages that the node keeps, and less than one frame more. */
 	CHECK(stats().cached < SHRINK_MARK + FRAME_PAGES);
 	/* Giving the same memory back again takes no split. */
 	for (i = 0; i < 3; i++) {
@@ -494,43 +732,86 @@ static void test_root(void)
 	/* A free page cannot become a root. */
 	CHECK(!kpkeys_pgtable_cache_add_root(page));
 	CHECK(!kpkeys_pgtable_cache_in_use(page));
+	/* Nor can a page without a frame, or a pfn with bits that the index ignores. */
+	page = &mem_map[MODEL_NR_PAGES - 1];
+	CHECK(!frame_of(page_to_pfn(page)));
+	CHECK(!kpkeys_pgtable_cache_add_root(page) && !kpkeys_pgtable_cache_del_root(page));
+	CHECK(!kpkeys_pgtable_cache_in_use(page) && !kpkeys_pgtable_cache_owns(page));
+	CHECK(!kpkeys_pgtable_cache_is_root(page_to_pfn(page)));
+	CHECK(kpkeys_pgtable_cache_add_root(other));
+	pfn = page_to_pfn(other) | 1UL << (INDEX_PHYS_BITS - PAGE_SHIFT + 2);
+	CHECK(frame_of(pfn) && !kpkeys_pgtable_cache_is_root(pfn));
+	CHECK(kpkeys_pgtable_cache_del_root(other));
 }
 
 /* Lists are not trusted: no page is handed out twice. */
 static void test_bad_list(void)
 {
-	unsigned long pfn;
+	struct page *forged[4];
+	unsigned int i, nr;
 
-	CHECK(op_alloc(GFP_KERNEL, 1));
-	CHECK(magazines[0].nr);
-	/* As if an attacker had written there. */
-	pfn = magazines[0].pfn[magazines[0].nr - 1];
+	/* Only a part of the first frame is ours. */
+	CHECK(op_alloc(GFP_KERNEL, 300));
+	while (held.nr > 1)
+		op_free(held.nr - 1);
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	forged[0] = held.page[0];			/* in use */
+	forged[1] = NULL;				/* free, in its frame: see below */
+	forged[2] = &mem_map[MODEL_NR_PAGES - 1];	/* has no frame */
+	CHECK(!frame_of(page_to_pfn(forged[2])));
+	forged[3] = NULL;				/* not ours, in a frame that has others */
+	for (i = 0; i < MODEL_NR_PAGES && !forged[3]; i++) {
+		struct frame *frame = frame_of(model_pfn(i));
+
+		if (frame && frame->nr_ours && !is_ours(i))
+			forged[3] = &mem_map[i];
+	}
+	CHECK(forged[3]);
+	for (i = 0; i < ARRAY_SIZE(forged); i++) {
+		unsigned long pfn;
+
+		CHECK(op_alloc(GFP_KERNEL, 1));
+		nr = magazines[0].nr;
+		CHECK(nr > 1);
+		if (i == 1)
+			forged[1] = free_page(0);
+		pfn = magazines[0].pfn[nr - 1];
+		/* As if an attacker had written there. */
+		scoped_guard(kpkeys_hardened_pgtables)
+			magazines[0].pfn[nr - 1] = page_to_pfn(forged[i]);
+		CHECK(op_alloc(GFP_KERNEL, 1));
+		CHECK(held.page[held.nr - 1] != forged[i]);
+		CHECK(counted(MISMATCHED) == i + 1);
+		CHECK(magazines[0].nr < ARRAY_SIZE(magazines[0].pfn));
+		scoped_guard(kpkeys_hardened_pgtables)
+			magazines[0].pfn[magazines[0].nr++] = pfn;
+		check();
+	}
+}
+
+/* A frame without a free page is in a list. This warns, and ends. */
+static void test_bad_frame(void)
+{
+	DECLARE_BITMAP(pages, FRAME_PAGES);
+	struct frame *frame;
+	unsigned int nr;
+
+	leave_free(20);
+	frame = frame_of(page_to_pfn(free_page(0)));
+	nr = frame->nr_free;
+	scoped_guard(kpkeys_hardened_pgtables) {
+		bitmap_copy(pages, frame->free, FRAME_PAGES);
+		bitmap_zero(frame->free, FRAME_PAGES);
+	}
+	model.quiet = true;
+	model_ctx.atomic = true;
+	CHECK(!kpkeys_pgtable_cache_alloc(GFP_ATOMIC));
+	model_ctx.atomic = false;
+	model.quiet = false;
+	CHECK(model.nr_warnings && frame->nr_free == nr);
 	scoped_guard(kpkeys_hardened_pgtables)
-		magazines[0].pfn[magazines[0].nr - 1] = page_to_pfn(held.page[0]);
-	CHECK(op_alloc(GFP_KERNEL, 1));
-	CHECK(held.page[1] != held.page[0]);
-	CHECK(counted(MISMATCHED) == 1);
-	CHECK(magazines[0].nr < ARRAY_SIZE(magazines[0].pfn));
-	scoped_guard(kpkeys_hardened_pgtables)
-		magazines[0].pfn[magazines[0].nr++] = pfn;
+		bitmap_copy(frame->free, pages, FRAME_PAGES);
 	check();
-}
-
-static void op_free_drained(void)
-{
-	op_free(held.nr - 1);
-	drain_magazines();
-}
-
-static void op_free_of(struct frame *frame)
-{
-	unsigned int i;
-
-	for (i = 0; i < held.nr && frame_of(page_to_pfn(held.page[i])) != frame; i++)
-		;
-	CHECK(i < held.nr);
-	op_free(i);
-	drain_magazines();
 }
 
 /* A frame that is not worth a split does not hide one that is split already. */
@@ -802,10 +1083,40 @@ static void test_reclaim(void)
 	check();
 }
 
-/* The file in debugfs. */
+/* The file in debugfs has a line for each statistic. */
 static void test_show(void)
 {
-	CHECK(!model.show(NULL, NULL));
+#define LINE(name)	{ #name, offsetof(struct kpkeys_pgtable_cache_stats, name) }
+	static const struct {
+		const char *name;
+		size_t offset;
+	} lines[] = {
+		LINE(taken), LINE(cached), LINE(reserved), LINE(in_use), LINE(meta),
+		LINE(moving), LINE(parked), LINE(poisoned), LINE(leaked), LINE(lowest),
+		LINE(emergency), LINE(refused), LINE(mismatched), LINE(given_back),
+		LINE(splits),
+	};
+#undef LINE
+	struct kpkeys_pgtable_cache_stats s;
+	char expected[sizeof(model.shown)];
+	size_t nr = 0;
+	unsigned int i;
+
+	/* Most of them are not zero, and they differ. */
+	CHECK(op_alloc(GFP_KERNEL, 500));
+	free_all();
+	kpkeys_pgtable_cache_shrink(ULONG_MAX);
+	drain();
+	fragment(0, MODEL_NR_PAGES, 1);
+	CHECK(op_alloc(GFP_KERNEL, 30));
+	s = stats();
+	for (i = 0; i < ARRAY_SIZE(lines); i++)
+		nr += snprintf(expected + nr, sizeof(expected) - nr, "%s %lu\n", lines[i].name,
+			       *(unsigned long *)((char *)&s + lines[i].offset));
+	for (i = 0; i < ARRAY_SIZE(chunk_orders); i++)
+		nr += snprintf(expected + nr, sizeof(expected) - nr, "refills_order_%u %lu\n",
+			       chunk_orders[i], s.refills[i]);
+	CHECK(!strcmp(show(), expected));
 }
 
 #define TEST(name)	{ #name, test_##name }
@@ -819,6 +1130,7 @@ static const struct {
 	TEST(demand),
 	TEST(parked),
 	TEST(park_tries),
+	TEST(pause),
 	TEST(park_uncovered),
 	TEST(leaked),
 	TEST(no_refill),
@@ -829,11 +1141,16 @@ static const struct {
 	TEST(emergency),
 	TEST(fragmented),
 	TEST(offline),
+	TEST(offline_node),
+	TEST(singles),
+	TEST(snapshot),
+	TEST(freed_meanwhile),
 	TEST(parts),
 	TEST(double_free),
 	TEST(root),
 	TEST(not_worth_a_split),
 	TEST(bad_list),
+	TEST(bad_frame),
 	TEST(bad_bit),
 	TEST(not_ours),
 	TEST(poison),
@@ -846,20 +1163,47 @@ static const struct {
 	TEST(show),
 };
 
-/* Each call fails once during init, which returns an error and never warns. */
+/*
+ * Each call fails once during init, which never warns. It returns an error, unless it was
+ * only a larger chunk that was not there. If the caller keeps many pages, the first chunk
+ * is not enough.
+ */
 static void test_init(void)
 {
-	unsigned int at, fail, failed = 0;
+	static const unsigned int keeps[] = { 1, FRAME_PAGES / 2 };
+	unsigned int at, fail, i, failed = 0;
+	int ret;
 
-	for (fail = 0; fail < NR_FAIL; fail++) {
+	for (i = 0; i < 2 * NR_FAIL; i++) {
+		fail = i / 2;
 		for (at = 1; at < 40; at++) {
 			cache_reset(1);
 			model.fail_at[fail] = at;
 			model.booting = true;
-			failed += !!kpkeys_pgtable_cache_init(&kept, 1);
+			ret = kpkeys_pgtable_cache_init(&kept, keeps[i % 2]);
+			failed += !!ret;
+			if (fail != FAIL_ALLOC_PAGES || at == 1)
+				CHECK(!ret == !model.failed);
+			if (ret && fail <= FAIL_KZALLOC)
+				CHECK(ret == -ENOMEM);
 		}
 	}
-	CHECK(failed >= NR_FAIL);
+	CHECK(failed > 2 * NR_FAIL);
+
+	/* Before the cache is there, it owns nothing. Without a shrinker, it works. */
+	cache_reset(1);
+	CHECK(!kpkeys_pgtable_cache_late_init() && !model.shrinker);
+	CHECK(!kpkeys_pgtable_cache_owns(mem_map) && !kpkeys_pgtable_cache_in_use(mem_map));
+	model.no_shrinker = true;
+	CHECK(start_again());
+	CHECK(!model.shrinker && model.oom_notifier);
+	/* While booting, no worker is started. */
+	model.booting = true;
+	leave_free(1);
+	CHECK(op_alloc(GFP_KERNEL, 1));
+	CHECK(!model.work[0]);
+	model.booting = false;
+	check();
 }
 
 int main(int argc, char **argv)
@@ -874,7 +1218,8 @@ int main(int argc, char **argv)
 			continue;
 		printf("# %s\n", tests[i].name);
 		fflush(stdout);
-		CHECK(start(tests[i].run == test_nodes ? MODEL_NR_NODES : 1));
+		CHECK(start(tests[i].run == test_nodes || tests[i].run == test_offline_node ?
+			    MODEL_NR_NODES : 1));
 		model.window_hook = check_window;
 		tests[i].run();
 		model.alloc_hook = NULL;

@@ -164,7 +164,7 @@ enum kpkeys_backend {
 /* From the command line and the value of ID_AA64MMFR3_EL1. */
 enum kpkeys_backend kpkeys_backend(u64 mmfr3);
 
-/* Shall this CPU behave as if it had no BBM level 3, or no kpkeys? */
+/* Should this CPU behave as if it had no BBM level 3, or no kpkeys? */
 bool kpkeys_test_lacks_bbml3(void);
 bool kpkeys_test_lacks_kpkeys(void);
 

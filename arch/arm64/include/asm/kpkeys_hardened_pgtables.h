@@ -18,10 +18,10 @@ bool __kpkeys_is_user_root(const pgd_t *pgd);
 pgd_t *__kpkeys_walk_root(pgd_t *pgd, unsigned long addr);
 
 /*
- * The order of a frame, in which the cache keeps its memory, and those of the chunks
- * in which it takes memory: a PMD block, if this is not too much to set aside; a
- * contiguous group of pages; the smallest chunk with more pages than its split takes;
- * and a single page if there is nothing else.
+ * The cache keeps its memory in frames of this order, and takes it in chunks of these
+ * orders: a PMD block, if this is not too much to set aside; a contiguous group of
+ * pages; the smallest chunk with more pages than its split takes; and a single page as
+ * a last resort.
  */
 #ifdef CONFIG_ARM64_4K_PAGES
 #define ARCH_KPKEYS_PGTABLE_FRAME_ORDER	(PMD_SHIFT - PAGE_SHIFT)
@@ -52,13 +52,13 @@ static inline unsigned int arch_kpkeys_split_demand(const void *addr, unsigned i
 						(unsigned long)addr + nr * PAGE_SIZE);
 }
 
-/* The table from which to walk to @addr if mm->pgd is @pgd: an empty one if that is forged. */
+/* Where to start a walk to @addr: at @pgd, or at an empty table if @pgd is forged. */
 static __always_inline pgd_t *kpkeys_walk_root(pgd_t *pgd, unsigned long addr)
 {
 	return kpkeys_hardened_pgtables_enabled() ? __kpkeys_walk_root(pgd, addr) : pgd;
 }
 
-/* kpkeys_is_root(), where that of this CPU is asked for. */
+/* kpkeys_is_root() with a fast path for the root that this CPU has loaded. */
 static __always_inline bool kpkeys_is_user_root(const pgd_t *pgd)
 {
 	return !kpkeys_hardened_pgtables_enabled() || __kpkeys_is_user_root(pgd);
