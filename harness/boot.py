@@ -80,7 +80,7 @@ def forged_write(k, mode, map_="block"):
 # sections.
 EARLY = [(n, memory, f"kpkeys: Failed to {what}: -12") for n, memory, what in [
     (1, 1024, "stock the cache of page-table pages"), (2, 1024, "protect early page tables"),
-    (2, 12288, "stock the cache of page-table pages")]]
+    (5, 1024, "protect early page tables"), (2, 12288, "stock the cache of page-table pages")]]
 
 
 def early_panics(k):
