@@ -142,7 +142,7 @@ def _in_user_space(counted):
 
 
 def _reasons():
-    """{line of code: why nothing reaches it, or not each of its branches}"""
+    """{"function(): line of code": why nothing reaches it, or not each of its branches}"""
     found, why = {}, ""
     for line in read(os.path.join(FOLDER, "not-reached")).splitlines():
         if line.startswith("# "):
@@ -150,6 +150,12 @@ def _reasons():
         elif line.strip("#"):
             found[line] = why
     return found
+
+
+def _function(text, line):
+    """The name of the function that a line, which counts from 1, is in."""
+    heads = (re.match(r"[a-z].*?(\w+)\(", text[n]) for n in range(line - 1, -1, -1))
+    return next((head[1] for head in heads if head), "")
 
 
 def _rows(files, counted):
@@ -165,10 +171,11 @@ def _rows(files, counted):
             # Not those of loops in atomics, of alternatives, of cleanup functions and of macros.
             if ASSERTION.search(bare) or MACRO.search(bare) or not CONDITION.search(bare):
                 branches = []
-            left = len(branches) - sum(branches) if known.get(code) else 0
+            name = f"{_function(text, line)}(): {code}"
+            left = len(branches) - sum(branches) if name in known else 0
             row = [a + b for a, b in zip(row, [1, reached, len(branches), sum(branches), left])]
             if code != "}" and (not reached or not all(branches)):
-                missing.append((path, line, code, reached, known.get(code)))
+                missing.append((path, line, name, reached, known.get(name)))
         rows.append([path, *row])
     return rows, missing
 
@@ -186,17 +193,17 @@ def _report(files, counted):
             [path, lines, _share(reached, lines), branches, _share(taken, branches), left,
              _share(taken, branches - left)] for path, lines, reached, branches, taken, left in rows]))
         f.write("\n## Not reached, or with a branch that is not taken\n\n")
-        for path, line, code, reached, why in missing:
-            f.write(f"- {path}:{line}{'' if reached else ', not reached'}: `{code}`{': ' + why if why else ''}\n")
+        for path, line, name, reached, why in missing:
+            f.write(f"- {path}:{line}{'' if reached else ', not reached'}: `{name}`{': ' + why if why else ''}\n")
     o = kernel.Outcome("coverage")
-    for path, line, code, reached, why in missing:
-        o.check(f"{path}:{line}", None if why or reached else f"nothing reaches '{code}'")
+    for path, line, name, reached, why in missing:
+        o.check(f"{path}:{line}", None if why or reached else f"nothing reaches '{name}'")
     lines, reached, branches, taken, left = rows[-1][1:]
     o.note = (f"lines {_share(reached, lines)}, branches {_share(taken, branches)}, "
               f"of those without a reason {_share(taken, branches - left)}")
     o.check("95 % of the branches without a reason not to be taken",
             None if taken >= 0.95 * (branches - left) else o.note)
-    gone = sorted(set(_reasons()) - {code for _, _, code, _, _ in missing})
+    gone = sorted(set(_reasons()) - {name for _, _, name, _, _ in missing})
     o.check("not-reached names only what is not reached", "; ".join(gone) or None)
     return o
 
