@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 HARNESS := @$(dir $(lastword $(MAKEFILE_LIST)))harness/enter python3 harness/main.py
 
-.PHONY: help demo test test-the-tests mutants tree refresh series release check rebase-check kunit boot workload soak faults coverage proofs fuzz matrix shell bench pressure compare clean
+.PHONY: help demo test test-the-tests mutants tree refresh series release check rebase-check kunit boot workload soak field faults coverage proofs fuzz matrix shell bench pressure compare clean
 help: ## this list
 	@awk -F ':.*## ' 'BEGIN { print "make TARGET [V=1]" } /^[a-z-]+:.*## / { \
 		printf "  %-15s", $$1; c = 17; n = split($$2, words, " "); \
@@ -72,6 +72,9 @@ proofs: ## the cache and the reserve in user space: sanitizers, fuzzer, model ch
 
 fuzz: ## a long run of the fuzzer (SECONDS=n, an hour if not set); the corpus keeps what it finds
 	@FUZZ_SECONDS="$(SECONDS)" $(patsubst @%,%,$(HARNESS)) fuzz
+
+field: ## what other people ran into, and their tools, beside the same without protection (CASE="01 ..." for some)
+	$(HARNESS) field
 
 matrix: ## suites, boots and the workload on all configurations of harness/matrix (CELL="name ..." for some); goes on where it was
 	$(HARNESS) matrix

@@ -189,7 +189,8 @@ def behaviour():
 
 # Scripts by shell, with the least that counts; those of the userland are parts of one program.
 SCRIPTS = {("bash", "warning"): ["harness/enter", "harness/tests/front-door", ".ci/run"],
-           ("dash", "error"): [p for p in sorted(glob.glob(HARNESS + "/userland/*")) if "." not in os.path.basename(p)]}
+           ("dash", "error"): [p for folder in ("userland", "field")
+                               for p in sorted(glob.glob(f"{HARNESS}/{folder}/*")) if "." not in os.path.basename(p)]}
 
 
 def lint():

@@ -9,10 +9,11 @@ and macros of kernel style begin and end: what is not told apart by that is refu
 import difflib
 import re
 
-# In the read-only data of the kernel; who boots it writes a number there. It is 0 in the image.
+# In the read-only data of the kernel; who boots it writes a number there. It is 0 in the image. Exported, as modules
+# inline functions of headers.
 SWITCH = "kpkeys_sabotage"
 DECLARE = f"extern const volatile unsigned int {SWITCH};\n"
-DEFINE = f"\n{DECLARE}const volatile unsigned int {SWITCH};\n"
+DEFINE = f"\n{DECLARE}const volatile unsigned int {SWITCH};\nEXPORT_SYMBOL({SWITCH});\n"
 
 
 class Refused(Exception):

@@ -11,6 +11,7 @@ from common import CROSS, Fail, HARNESS, read, run, write
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
 LOADER = "ld-linux-aarch64.so.1"
+LIVEPATCHES = ["livepatch-sample", "livepatch-shadow-mod"]
 EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
@@ -126,16 +127,20 @@ class Work(Machine):
             # Each worker of test_vmalloc fills thousands of pages.
             self.memory = 2048
 
-    def files(self, root, plain):
-        super().files(root, plain)
+    def tools(self, root):
+        """stress-ng, and a module."""
         for d in ("/usr/bin", "/usr/lib", "/lib"):
             os.makedirs(root + d, exist_ok=True)
         shutil.copy(os.path.join(HARNESS, "userland/stress"), root)
         shutil.copy(STRESS, root + "/usr/bin")
         for path in _libraries(STRESS):
             shutil.copy(path, root + ("/lib" if os.path.basename(path) == LOADER else "/usr/lib"))
-        shutil.copytree(selftests(self.k), root + "/selftests")
         shutil.copy(os.path.join(self.k.out, "lib/test_vmalloc.ko"), root)
+
+    def files(self, root, plain):
+        super().files(root, plain)
+        self.tools(root)
+        shutil.copytree(selftests(self.k), root + "/selftests")
 
 
 class Kexec(Machine):
@@ -187,10 +192,51 @@ class Efi(Machine):
         return ["-machine", "acpi=off", "-bios", EFI]
 
 
+class Case(Work):
+    """That of a case of harness/field; @program: its name."""
+    def __init__(self, program, k, seconds):
+        super().__init__(program, k, seconds)
+        head = self.head(program)
+        self.memory, self.more_seconds = int(head.get("memory", 1024)), 60 * seconds
+        self.append = f"{head.get('append', '')} program=functions case={program} seconds={seconds}"
+
+    @staticmethod
+    def head(name):
+        """What the comments of the script say."""
+        return dict(re.findall(r"^# (\w+): (.*)$", read(os.path.join(HARNESS, "field", name)), re.M))
+
+    @staticmethod
+    def build(k):
+        """What all cases use."""
+        selftests(k)
+        out, tools = os.path.join(k.out, "selftests"), os.path.join(k.tree, "tools")
+        with _in_source:
+            # What the compiler does not know does not build; then a case says so.
+            run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", tools + "/testing/selftests/arm64", "ARCH=arm64",
+                 f"CC={CROSS}gcc -static", f"CROSS_COMPILE={CROSS}", f"OUTPUT={out}/arm64",
+                 f"KHDR_INCLUDES=-isystem {k.out}/headers/usr/include"], log=f"selftests arm64 {k.name}", check=False)
+            run([CROSS + "gcc", "-static", "-O2", "-D_GNU_SOURCE", f"-I{tools}/include", f"-I{tools}/lib",
+                 f"-I{tools}/lib/api", "-o", os.path.join(k.out, "page-types"), tools + "/mm/page-types.c",
+                 tools + "/lib/api/fs/fs.c", tools + "/lib/api/debug.c"])
+
+    def files(self, root, plain):
+        for name, to in (self.program, "case"), ("functions", "functions"):
+            shutil.copy(os.path.join(HARNESS, "field", name), os.path.join(root, to))
+        _compile("tables.c", root + "/tables")
+        _compile("kexec.c", root + "/kexec-load")
+        self.tools(root)
+        for name in "page-types", "arch/arm64/boot/Image", *(f"samples/livepatch/{m}.ko" for m in LIVEPATCHES), \
+                "lib/test_bpf.ko":
+            shutil.copy(os.path.join(self.k.out, name), root)
+        shutil.copytree(os.path.join(self.k.out, "selftests"), root + "/selftests")
+        if "crashkernel" in self.append:
+            shutil.move(plain(), root + "/initrd")
+
+
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
             "hotplug": Hotplug, "efi": Efi, "forge": Forge}
 
 
 def of(program, k, seconds=0):
-    """The machine for a program of harness/userland."""
-    return MACHINES[program](program, k, seconds)
+    """The machine for a program of harness/userland, or for a case of harness/field."""
+    return MACHINES.get(program, Case)(program, k, seconds)

@@ -27,6 +27,7 @@ import compare
 import comparereport
 import coverage
 import faults
+import field
 import kernel
 import matrix
 import mutants
@@ -100,10 +101,17 @@ def variations(stack):
 
     block = [("block", "enforce"), ("block", "check")]
     work = suites(k(""), [(map_, "off") for map_ in kernel.MAPS], ranges=MANY)
+    work += suites(k(*kernel.OLD), [("pte", "off")]) + boots(k(*kernel.OLD), [("pte", "off")])
     # The direct map is converted from blocks to pages after the feature is on.
     work += suites(k("kpkeys_test_bbml3=boot-cpu"), block)
     # With so much memory, some of these blocks are mapped by one entry of a PUD.
     work += suites(k("kpkeys_test_bbml3=boot-cpu", qemu=kernel.memory(4096)), block[:1])
+    # A page leaves the direct map, and a table is allocated, in each phase of boot.
+    for map_, while_cpus_come_up in ("block", "impossible"), ("pte", "possible"):
+        phases = [f"test: {phase}: direct map {ret}, split {split}, table protected" for phase, ret, split in [
+            *((phase, 0, "possible") for phase in ("console", "early")), ("secondary", -11, while_cpus_come_up),
+            *((phase, 0, "possible") for phase in ("pure", "core", "late"))]]
+        work += suites(k("kpkeys_test_phases", "(?s)" + ".*".join(phases)), [(map_, "enforce")], "kpkeys_direct_map_split")
     # The table of interrupted sections is so large here that a block is split for it.
     work += suites(k("", qemu=kernel.memory(12288)), block[:1])
     # A CPU without kpkeys must not run.
@@ -230,6 +238,10 @@ def do_fuzz(stack):
     seconds = number("FUZZ_SECONDS", 3600, "number of seconds")
     tree.make(stack)
     return proofs.long_fuzz(seconds)
+
+
+def do_field(stack):
+    return field.run(stack, os.environ.get("CASE"))
 
 
 def do_matrix(stack):

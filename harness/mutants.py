@@ -256,6 +256,7 @@ def _boot(k, image, map_, name):
 # Special machines, command lines and programs, each for mutants of these files.
 SPECIAL = [
     (r"arch/|mm/kpkeys", lambda k: k().kunit("off", "block")),
+    (r"arch/|kpkeys", lambda k: k(*kernel.OLD).kunit("off", "pte")),
     (r"cpufeature", lambda k: k("kpkeys_test_kpkeys=boot-cpu", "CPU1: Detected conflict for capability .*kpkeys")
      .kunit("enforce", "block")),
     (r"mmu\.c|pageattr|mm/kpkeys_h", lambda k: k("kpkeys_test_bbml3=boot-cpu", qemu=kernel.memory(4096))
@@ -287,7 +288,7 @@ def _special(stack, m, image):
 
 def _in_objects(copy, chosen, verdicts):
     """Each by itself: what the compiler makes of many functions behind a switch is not what it makes of one."""
-    these = [m for m in verdicts.left(chosen, "object code") if m.path.startswith("arch/") and m.path.endswith(".c")]
+    these = [m for m in verdicts.left(chosen, "object code") if m.path.startswith("arch/")]
     if not these:
         return
     copy.bring({})

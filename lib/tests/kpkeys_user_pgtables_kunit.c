@@ -160,6 +160,38 @@ static void user_pgtables_test_contpte(struct kunit *test)
 	unlock_groups(&g);
 }
 
+/* An entry that is not in a group, outside of lazy MMU mode: each change takes a window of its own. */
+static void user_pgtables_test_entry(struct kunit *test)
+{
+	struct groups g = lock_groups(test, NULL);
+	struct mm_struct *mm = current->mm;
+	pte_t pte = pte_mkdirty(pte_mkyoung(group_pte(&g)));
+	const pteval_t mask = PTE_CONT | PTE_AF | PTE_DIRTY | PTE_RDONLY;
+
+	set_pte_at(mm, g.addr, g.ptep, pte);
+	KUNIT_EXPECT_EQ(test, pte_val(__ptep_get(g.ptep)) & mask, PTE_AF | PTE_DIRTY);
+	clear_young_dirty_ptes(g.vma, g.addr, g.ptep, 1, CYDP_CLEAR_YOUNG);
+	KUNIT_EXPECT_EQ(test, pte_val(__ptep_get(g.ptep)) & mask, PTE_DIRTY);
+	clear_young_dirty_ptes(g.vma, g.addr, g.ptep, 1, CYDP_CLEAR_DIRTY);
+	KUNIT_EXPECT_EQ(test, pte_val(__ptep_get(g.ptep)) & mask, PTE_RDONLY);
+
+	pte_clear(mm, g.addr, g.ptep);
+	set_pte_at(mm, g.addr, g.ptep, pte);
+	clear_young_dirty_ptes(g.vma, g.addr, g.ptep, 1, CYDP_CLEAR_YOUNG | CYDP_CLEAR_DIRTY);
+	KUNIT_EXPECT_EQ(test, pte_val(__ptep_get(g.ptep)) & mask, PTE_RDONLY);
+
+	pte_clear(mm, g.addr, g.ptep);
+	set_pte_at(mm, g.addr, g.ptep, pte);
+	__ptep_set_wrprotect(mm, g.addr, g.ptep);
+	KUNIT_EXPECT_FALSE(test, pte_write(__ptep_get(g.ptep)));
+	KUNIT_EXPECT_TRUE(test, pte_dirty(__ptep_get(g.ptep)));
+
+	pte_clear(mm, g.addr, g.ptep);
+	KUNIT_EXPECT_EQ(test, nr_none(g.ptep), CONT_PTES);
+	EXPECT_NEIGHBOURS_NONE(test, &g);
+	unlock_groups(&g);
+}
+
 /* A group that is written one entry after the other, and changed in part. */
 static void user_pgtables_test_contpte_fold(struct kunit *test)
 {
@@ -587,6 +619,7 @@ static void user_pgtables_test_no_pkey(struct kunit *test)
 static struct kunit_case user_pgtables_test_cases[] = {
 	KUNIT_CASE(user_pgtables_test_contpte),
 	KUNIT_CASE(user_pgtables_test_contpte_fold),
+	KUNIT_CASE(user_pgtables_test_entry),
 #ifdef CONFIG_HUGETLB_PAGE
 	KUNIT_CASE(user_pgtables_test_huge),
 #endif

@@ -5,12 +5,15 @@
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
+#include <linux/cpuhotplug.h>
 #include <linux/export.h>
 #include <linux/init.h>
 #include <linux/kpkeys.h>
+#include <linux/kpkeys_hardened_pgtables.h>
 #include <linux/mm.h>
 #include <linux/percpu.h>
 #include <linux/pgtable.h>
+#include <linux/set_memory.h>
 
 #include <asm/cpufeature.h>
 
@@ -54,6 +57,66 @@ static int __init kpkeys_test_kpkeys_setup(char *arg)
 	return kpkeys_on_boot_cpu_only ? 0 : -EINVAL;
 }
 early_param("kpkeys_test_kpkeys", kpkeys_test_kpkeys_setup);
+
+#ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
+/* "kpkeys_test_phases": in each phase of boot, change the direct map and take a table. */
+static int test_phase(const char *phase, bool change)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	struct ptdesc *table = pagetable_alloc(GFP_KERNEL, 0);
+	int ret = change ? set_direct_map_invalid_noflush(page) : -EAGAIN;
+
+	if (change && !ret)
+		ret = set_direct_map_default_noflush(page);
+	pr_info("test: %s: direct map %d, split %spossible, table %sprotected\n", phase, ret,
+		split_kernel_leaf_mapping_possible() ? "" : "im",
+		table && arch_kpkeys_is_protected(ptdesc_address(table)) ? "" : "not ");
+	if (table)
+		pagetable_free(table);
+	__free_page(page);
+
+	return 0;
+}
+
+#define TEST_PHASE(name, change)						\
+static int __init test_##name(void)					\
+{									\
+	return test_phases ? test_phase(#name, change) : 0;		\
+}									\
+name##_initcall(test_##name)
+
+static bool test_phases __ro_after_init;
+
+static int test_secondary(unsigned int cpu)
+{
+	/* A change would warn, as it does in the base. */
+	return test_phase("secondary", false);
+}
+
+static int __init kpkeys_test_phases_setup(char *arg)
+{
+	test_phases = true;
+
+	return 0;
+}
+early_param("kpkeys_test_phases", kpkeys_test_phases_setup);
+
+TEST_PHASE(console, true);
+TEST_PHASE(early, true);
+TEST_PHASE(pure, true);
+TEST_PHASE(core, true);
+TEST_PHASE(late, true);
+
+static int __init test_secondary_init(void)
+{
+	if (!test_phases)
+		return 0;
+
+	return min(cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "kpkeys:test",
+					     test_secondary, NULL), 0);
+}
+early_initcall(test_secondary_init);
+#endif
 
 bool kpkeys_test_lacks_bbml3(void)
 {
