@@ -160,7 +160,7 @@ static void user_pgtables_test_contpte(struct kunit *test)
 	unlock_groups(&g);
 }
 
-/* An entry that is not in a group, outside of lazy MMU mode: each change takes a window of its own. */
+/* An entry by itself, outside of lazy MMU mode: each change takes a window of its own. */
 static void user_pgtables_test_entry(struct kunit *test)
 {
 	struct groups g = lock_groups(test, NULL);
