@@ -131,7 +131,8 @@ def run(stack, names=None):
 def _row(name, map_, on, off, sources, also):
     """A row of the report; @also gets what is to be said about it."""
     o = _compare(name, map_, on, off)
-    also += [[name, map_, test, why] for test, why in o.skipped]
+    # What the suites skip is said elsewhere.
+    also += [[name, map_, test, why] for test, why in o.skipped if "." not in test]
     also += [[name, map_, test, f"only without protection: {why}"] for test, why in off.failed
              if test not in dict(on.failed)]
     also += [[name, map_, "says", f"{which}: {said.note}"] for which, said in (("protected", on), ("not protected", off))]
