@@ -3,7 +3,9 @@
 
 A case is a script, sourced in a userland with stress-ng, the kernel's selftests and its own tools. Comments in it say
 what it does ("what:") and where it comes from ("from:"), what the command line ("append:") and the emulator ("qemu:")
-get, how much memory there is in MB ("memory:"), and how many times the usual limit it may take ("times:").
+get, how much memory there is in MB ("memory:"), how many times the usual limit it may take ("times:"), what it needs
+of the object directory ("files:"), of harness/field ("also:") and of harness ("module:"), and whether its kernel is
+that of a cell of harness/matrix ("cell:"). What it leaves out, and why, is a comment, too ("not:").
 
 What fails only with page tables protected is a failure of the series. What fails without protection, too, is named in
 the report. Two boots are at work at a time. A boot is not repeated for the same sources, case and configuration.
@@ -15,6 +17,7 @@ import re
 import boot
 import kernel
 import machines
+import matrix
 import matrixreport
 import report
 import tree
@@ -50,9 +53,15 @@ def cases(names=None):
 
 
 def _kernel(stack, name, off):
-    head = machines.Case.head(name)
+    """That of a case, which is the same one for most."""
+    head, off = machines.Case.head(name), OFF if off else ""
+    if "cell" in head:
+        k = matrix.cells(head["cell"])[0].kernel(stack)
+        k.args = f"{k.args} {off}".strip()
+        k.timeout *= int(head.get("times", 1))
+        return k
     return kernel.Kernel(stack, pages="field", config=kernel.fragments("arm64", "4k", "kunit") +
-                         read(os.path.join(FOLDER, "field.config")), args=OFF if off else "",
+                         read(os.path.join(FOLDER, "field.config")), args=off,
                          qemu=head.get("qemu", ""), times=2 * int(head.get("times", 1)))
 
 
@@ -66,26 +75,23 @@ class Runs:
     def get(self, name, map_, off):
         """The outcome of a boot, which is started if need be."""
         k, which = _kernel(self.stack, name, off), f"{name} {map_} {'off' if off else 'on'}"
+        head = machines.Case.head(name)
+        also = [f"field/{script}" for script in head.get("also", "").split()]
+        also += [f"{head['module']}/*"] if "module" in head else []
         key = key_of(self.sources + k.config + " ".join(k.command("enforce", map_)), f"field/{name}", "field/functions",
-                     "userland/init", "userland/stress", "expected-warnings")
+                     *also, "userland/init", "userland/stress", "expected-warnings")
         known = self.record.get(which, key)
         if not known or known["outcome"]["failed"] and not off:
             with step(f"field {which}"):
                 o = boot.boot(k, "enforce", map_, name, SECONDS)
             known = {"outcome": vars(o), "sources": self.sources}
             self.record.put(which, key, known)
-        return self._outcome(known)
-
-    @staticmethod
-    def _outcome(value):
-        o = kernel.Outcome("")
-        vars(o).update(value["outcome"])
-        return o
+        return kernel.Outcome.of(known["outcome"])
 
     def last(self, name, map_):
         """The outcomes of both boots, and the sources, as they are known last; or None."""
         both = [self.record.entries.get(f"{name} {map_} {what}") for what in ("on", "off")]
-        return all(both) and (*(self._outcome(e["value"]) for e in both), both[0]["value"]["sources"])
+        return all(both) and (*(kernel.Outcome.of(e["value"]["outcome"]) for e in both), both[0]["value"]["sources"])
 
 
 def _compare(name, map_, on, off):
@@ -108,10 +114,10 @@ def run(stack, names=None):
     chosen = cases(names)
     tree.make(stack)
     runs = Runs(stack)
-    k = _kernel(stack, chosen[0], False)
-    with step(f"build {k.name}"):
-        k.build()
-        machines.Case.build(k)
+    for k in {k.out: k for k in (_kernel(stack, name, False) for name in chosen)}.values():
+        with step(f"build {k.name}"):
+            k.build()
+            machines.Case.build(k)
     todo = [(name, map_, off) for name in chosen for map_ in kernel.MAPS for off in (True, False)]
     boots = dict(zip(todo, two_at_once(lambda what: runs.get(*what), todo)))
     outcomes = [_compare(name, map_, *(boots[name, map_, off] for off in (False, True)))
@@ -145,8 +151,11 @@ def _write(rows, also):
     where = {}
     for name, map_, test, why in also:
         where.setdefault((name, test, re.sub(r"\s+", " ", why).replace("|", "/")[:160]), []).append(map_)
+    left_out = [[name, *line.split(": ", 1)] for name in cases()
+                for line in re.findall(r"^# not: (.*)$", read(os.path.join(FOLDER, name)), re.M)]
     with open(REPORT, "w") as f:
         f.write(TEXT + report.lines(HEAD, rows) +
                 "\n## What failed without protection, was skipped, or was said\n\n" +
                 report.lines(["case", "test", "map", "why"], [[name, test, ", ".join(maps), why]
-                                                              for (name, test, why), maps in where.items()]))
+                                                              for (name, test, why), maps in where.items()]) +
+                "\n## What is left out\n\n" + report.lines(["case", "what", "why"], left_out))

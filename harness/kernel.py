@@ -36,7 +36,8 @@ SPLAT = re.compile(r"WARNING: |BUG: |Kernel panic|Internal error|Unable to handl
 BASE_RACES = re.compile(r"data-race in __switch_to / (memalloc_\w+|pcpu_balance_workfn)$")
 
 
-# For a machine as they are sold: without FEAT_S1POE and FEAT_S1PIE, in MODE=off, but nobody asks for that.
+# Arguments of Kernel() for a machine that has neither FEAT_S1POE nor FEAT_S1PIE, as most that are sold. They are for
+# MODE=off, whose "kpkeys=off" they undo: the kernel has to find out by itself.
 OLD = "kpkeys=enforce", "kpkeys: no backend", "-cpu cortex-a76"
 
 
@@ -198,6 +199,13 @@ class Outcome:
         self.passed, self.failed, self.skipped = [], [], []
         self.note = ""
         self.seconds, self.log = 0, ""
+
+    @classmethod
+    def of(cls, values):
+        """One that was kept: what vars() made of it."""
+        o = cls("")
+        vars(o).update(values)
+        return o
 
     def check(self, name, why=None):
         """One more test: passed, or failed for the reason @why."""

@@ -11,7 +11,6 @@ from common import CROSS, Fail, HARNESS, read, run, write
 FOREIGN = "/opt/arm64"                      # from harness/packages
 STRESS = FOREIGN + "/usr/bin/stress-ng"
 LOADER = "ld-linux-aarch64.so.1"
-LIVEPATCHES = ["livepatch-sample", "livepatch-shadow-mod"]
 EFI = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 
@@ -210,25 +209,34 @@ class Case(Work):
         """What all cases use."""
         selftests(k)
         out, tools = os.path.join(k.out, "selftests"), os.path.join(k.tree, "tools")
+        headers = f"KHDR_INCLUDES=-isystem {k.out}/headers/usr/include"
         with _in_source:
             # What the compiler does not know does not build; then a case says so.
             run(["make", "-s", "-k", f"-j{os.cpu_count()}", "-C", tools + "/testing/selftests/arm64", "ARCH=arm64",
                  f"CC={CROSS}gcc -static", f"CROSS_COMPILE={CROSS}", f"OUTPUT={out}/arm64",
-                 f"KHDR_INCLUDES=-isystem {k.out}/headers/usr/include"], log=f"selftests arm64 {k.name}", check=False)
+                 headers], log=f"selftests arm64 {k.name}", check=False)
+            if k.has("CONFIG_KVM=y"):
+                os.makedirs(out + "/kvm", exist_ok=True)
+                run(["make", "-s", f"-j{os.cpu_count()}", "-C", tools + "/testing/selftests/kvm", "ARCH=arm64",
+                     f"CROSS_COMPILE={CROSS}", "LDFLAGS=-static", f"OUTPUT={out}/kvm", headers],
+                    log=f"selftests kvm {k.name}")
             run([CROSS + "gcc", "-static", "-O2", "-D_GNU_SOURCE", f"-I{tools}/include", f"-I{tools}/lib",
                  f"-I{tools}/lib/api", "-o", os.path.join(k.out, "page-types"), tools + "/mm/page-types.c",
                  tools + "/lib/api/fs/fs.c", tools + "/lib/api/debug.c"])
 
     def files(self, root, plain):
-        for name, to in (self.program, "case"), ("functions", "functions"):
-            shutil.copy(os.path.join(HARNESS, "field", name), os.path.join(root, to))
+        head = self.head(self.program)
+        shutil.copy(os.path.join(HARNESS, "field", self.program), root + "/case")
+        for name in "functions", *head.get("also", "").split():
+            shutil.copy(os.path.join(HARNESS, "field", name), root)
         _compile("tables.c", root + "/tables")
         _compile("kexec.c", root + "/kexec-load")
         self.tools(root)
-        for name in "page-types", "arch/arm64/boot/Image", *(f"samples/livepatch/{m}.ko" for m in LIVEPATCHES), \
-                "lib/test_bpf.ko":
+        for name in "page-types", *head.get("files", "").split():
             shutil.copy(os.path.join(self.k.out, name), root)
         shutil.copytree(os.path.join(self.k.out, "selftests"), root + "/selftests")
+        if "module" in head:
+            _module(self.k, head["module"], root)
         if "crashkernel" in self.append:
             shutil.move(plain(), root + "/initrd")
 

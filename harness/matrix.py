@@ -85,11 +85,7 @@ class Done:
     def get(self, cell, what):
         """The outcome of a run, or None."""
         value = self._value(cell, what)
-        if not value:
-            return None
-        o = kernel.Outcome("")
-        vars(o).update(value["outcome"])
-        return o
+        return value and kernel.Outcome.of(value["outcome"])
 
     def put(self, cell, what, outcome, seconds):
         self.record.put(_name(cell, what), self._key(cell, what[-1]),

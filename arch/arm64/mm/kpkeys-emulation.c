@@ -59,29 +59,35 @@ static int __init kpkeys_test_kpkeys_setup(char *arg)
 early_param("kpkeys_test_kpkeys", kpkeys_test_kpkeys_setup);
 
 #ifdef CONFIG_KPKEYS_HARDENED_PGTABLES
-/* "kpkeys_test_phases": in each phase of boot, change the direct map and take a table. */
+/*
+ * "kpkeys_test_phases": in each phase of boot, take a page out of the direct map and put
+ * it back, unless @change is false, and allocate a table.
+ */
 static int test_phase(const char *phase, bool change)
 {
 	struct page *page = alloc_page(GFP_KERNEL);
 	struct ptdesc *table = pagetable_alloc(GFP_KERNEL, 0);
-	int ret = change ? set_direct_map_invalid_noflush(page) : -EAGAIN;
+	int ret = -EAGAIN;
 
-	if (change && !ret)
+	if (page && change)
+		ret = set_direct_map_invalid_noflush(page);
+	if (!ret)
 		ret = set_direct_map_default_noflush(page);
 	pr_info("test: %s: direct map %d, split %spossible, table %sprotected\n", phase, ret,
 		split_kernel_leaf_mapping_possible() ? "" : "im",
 		table && arch_kpkeys_is_protected(ptdesc_address(table)) ? "" : "not ");
 	if (table)
 		pagetable_free(table);
-	__free_page(page);
+	if (page)
+		__free_page(page);
 
 	return 0;
 }
 
-#define TEST_PHASE(name, change)						\
+#define TEST_PHASE(name)						\
 static int __init test_##name(void)					\
 {									\
-	return test_phases ? test_phase(#name, change) : 0;		\
+	return test_phases ? test_phase(#name, true) : 0;		\
 }									\
 name##_initcall(test_##name)
 
@@ -101,11 +107,11 @@ static int __init kpkeys_test_phases_setup(char *arg)
 }
 early_param("kpkeys_test_phases", kpkeys_test_phases_setup);
 
-TEST_PHASE(console, true);
-TEST_PHASE(early, true);
-TEST_PHASE(pure, true);
-TEST_PHASE(core, true);
-TEST_PHASE(late, true);
+TEST_PHASE(console);
+TEST_PHASE(early);
+TEST_PHASE(pure);
+TEST_PHASE(core);
+TEST_PHASE(late);
 
 static int __init test_secondary_init(void)
 {
