@@ -75,7 +75,8 @@ GOALS += [(variant, operation, "instructions", dict.fromkeys(kernel.MAPS, limit)
 
 
 # The patches that are an improvement without the rest, by their subjects.
-FASTER = ["arm64: mm: Skip barriers when kernel mappings change", "arm64: mm: Always inline the functions that set PTEs"]
+FASTER = ["arm64: mm: Avoid redundant barriers when kernel mappings change",
+          "arm64: mm: Always inline the functions that set PTEs"]
 FAIR = "patches 6 and 7"
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+import bench
 import configoff
 import disassembly
 import kernel
@@ -90,6 +91,8 @@ def _applies():
     try:
         for other in tree.STACKS:
             tree.assemble(other)
+        # It names patches by their subjects.
+        bench.variants()
     except Fail as e:
         return str(e)
     # The mock register takes the place of the emulation, which is the last patch.
