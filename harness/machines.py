@@ -135,6 +135,7 @@ class Work(Machine):
         for path in _libraries(STRESS):
             shutil.copy(path, root + ("/lib" if os.path.basename(path) == LOADER else "/usr/lib"))
         shutil.copy(os.path.join(self.k.out, "lib/test_vmalloc.ko"), root)
+        _compile("load.c", root + "/load")
 
     def files(self, root, plain):
         super().files(root, plain)
@@ -179,6 +180,7 @@ class Forge(Machine):
     def files(self, root, plain):
         super().files(root, plain)
         _module(self.k, "forge", root)
+        _compile("load.c", root + "/load")
 
 
 class Efi(Machine):

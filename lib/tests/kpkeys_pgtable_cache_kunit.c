@@ -38,7 +38,11 @@ static const struct cpumask *node_cpus(void)
 
 static int probe(void *addr)
 {
-	u64 val = READ_ONCE(*(u64 *)addr);
+	u64 val;
+
+	/* With debug_pagealloc, a free page is not mapped, and need not be writable. */
+	if (copy_from_kernel_nofault(&val, addr, sizeof(val)))
+		return 0;
 
 	return copy_to_kernel_nofault(addr, &val, sizeof(val));
 }
