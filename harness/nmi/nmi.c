@@ -31,7 +31,7 @@ static bool window_is_open(void)
 	return cpus_have_final_cap(ARM64_HAS_S1PIE) && (read_sysreg_s(SYS_PIR_EL1) & BIT(26));
 }
 
-static void nmi_overflow(struct perf_event *event, struct perf_sample_data *data, struct pt_regs *regs)
+static void count_nmi(struct perf_event *event, struct perf_sample_data *data, struct pt_regs *regs)
 {
 	struct counts *c = this_cpu_ptr(&counts);
 
@@ -41,7 +41,7 @@ static void nmi_overflow(struct perf_event *event, struct perf_sample_data *data
 	c->ran_open += window_is_open();
 }
 
-static void nmi_exit(void)
+static void nmis_exit(void)
 {
 	struct counts sum = {};
 	int cpu;
@@ -59,9 +59,9 @@ static void nmi_exit(void)
 	pr_info("nmi: all=%lu irqs=%lu interrupted=%lu ran_open=%lu\n", sum.all, sum.irqs, sum.interrupted,
 		sum.ran_open);
 }
-module_exit(nmi_exit);
+module_exit(nmis_exit);
 
-static int __init nmi_init(void)
+static int __init nmis_init(void)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_HARDWARE,
@@ -73,17 +73,17 @@ static int __init nmi_init(void)
 	int cpu;
 
 	for_each_online_cpu(cpu) {
-		struct perf_event *event = perf_event_create_kernel_counter(&attr, cpu, NULL, nmi_overflow, NULL);
+		struct perf_event *event = perf_event_create_kernel_counter(&attr, cpu, NULL, count_nmi, NULL);
 
 		if (IS_ERR(event)) {
-			nmi_exit();
+			nmis_exit();
 			return PTR_ERR(event);
 		}
 		per_cpu(events, cpu) = event;
 	}
 	return 0;
 }
-module_init(nmi_init);
+module_init(nmis_init);
 
 MODULE_DESCRIPTION("Pseudo-NMIs over windows");
 MODULE_LICENSE("GPL");
