@@ -53,16 +53,17 @@ def cases(names=None):
 
 
 def _kernel(stack, name, off):
-    """That of a case, which is the same one for most."""
-    head, off = machines.Case.head(name), OFF if off else ""
+    """That of a case: most have the same configuration."""
+    head = machines.Case.head(name)
     if "cell" in head:
         k = matrix.cells(head["cell"])[0].kernel(stack)
-        k.args = f"{k.args} {off}".strip()
-        k.timeout *= int(head.get("times", 1))
-        return k
-    return kernel.Kernel(stack, pages="field", config=kernel.fragments("arm64", "4k", "kunit") +
-                         read(os.path.join(FOLDER, "field.config")), args=off,
-                         qemu=head.get("qemu", ""), times=2 * int(head.get("times", 1)))
+    else:
+        k = kernel.Kernel(stack, pages="field", config=kernel.fragments("arm64", "4k", "kunit") +
+                          read(os.path.join(FOLDER, "field.config")), times=2)
+    k.args = f"{k.args} {OFF if off else ''}".strip()
+    k.qemu = f"{k.qemu} {head.get('qemu', '')}".strip()
+    k.timeout *= int(head.get("times", 1))
+    return k
 
 
 class Runs:
@@ -137,6 +138,7 @@ def run(stack, names=None):
 def _row(name, map_, on, off, sources, also):
     """A row of the report; @also gets what is to be said about it."""
     o = _compare(name, map_, on, off)
+    also += [[name, map_, test, f"fails only with protection: {why}"] for test, why in o.failed]
     # What the suites skip is said elsewhere.
     also += [[name, map_, test, why] for test, why in o.skipped if "." not in test]
     also += [[name, map_, test, f"only without protection: {why}"] for test, why in off.failed
@@ -146,16 +148,22 @@ def _row(name, map_, on, off, sources, also):
             len(off.passed), len(off.failed), len(off.skipped), o.seconds, sources[:12]]
 
 
+def _reason(why):
+    """One line, without what differs in each run: where the log is, what it has last, and process IDs."""
+    why = re.sub(r"(; )?\b(log:|see) /\S+(?s:.*)", "", why) or "the log says why"
+    return re.sub(r"\s+", " ", re.sub(r"\[\d+\] ?", "", why)).replace("|", "/")[:160]
+
+
 def _write(rows, also):
     """Put what is the same on both maps into one line."""
     where = {}
     for name, map_, test, why in also:
-        where.setdefault((name, test, re.sub(r"\s+", " ", why).replace("|", "/")[:160]), []).append(map_)
+        where.setdefault((name, test, _reason(why)), []).append(map_)
     left_out = [[name, *line.split(": ", 1)] for name in cases()
                 for line in re.findall(r"^# not: (.*)$", read(os.path.join(FOLDER, name)), re.M)]
     with open(REPORT, "w") as f:
         f.write(TEXT + report.lines(HEAD, rows) +
-                "\n## What failed without protection, was skipped, or was said\n\n" +
+                "\n## What failed, was skipped, or was said\n\n" +
                 report.lines(["case", "test", "map", "why"], [[name, test, ", ".join(maps), why]
                                                               for (name, test, why), maps in where.items()]) +
                 "\n## What is left out\n\n" + report.lines(["case", "what", "why"], left_out))

@@ -4,12 +4,11 @@
  * many there were, how many interrupted an open window, and how many ran with
  * one. See harness/field/17-pseudo-nmi.
  */
-#include <linux/cpu.h>
 #include <linux/module.h>
 #include <linux/percpu.h>
 #include <linux/perf_event.h>
 
-#include <asm/sysreg.h>
+#include <asm/kpkeys.h>
 
 static unsigned long period = 2000000;
 module_param(period, ulong, 0444);
@@ -25,13 +24,13 @@ struct counts {
 static DEFINE_PER_CPU(struct counts, counts);
 static DEFINE_PER_CPU(struct perf_event *, events);
 
-/* The emulation by FEAT_S1PIE opens a window by this bit. */
 static bool window_is_open(void)
 {
-	return cpus_have_final_cap(ARM64_HAS_S1PIE) && (read_sysreg_s(SYS_PIR_EL1) & BIT(26));
+	return arch_supports_kpkeys() && arch_kpkeys_read() != arch_kpkeys_init();
 }
 
-static void count_nmi(struct perf_event *event, struct perf_sample_data *data, struct pt_regs *regs)
+static void count_nmi(struct perf_event *event, struct perf_sample_data *data,
+		      struct pt_regs *regs)
 {
 	struct counts *c = this_cpu_ptr(&counts);
 
@@ -56,8 +55,8 @@ static void nmis_exit(void)
 		sum.interrupted += c->interrupted;
 		sum.ran_open += c->ran_open;
 	}
-	pr_info("nmi: all=%lu irqs=%lu interrupted=%lu ran_open=%lu\n", sum.all, sum.irqs, sum.interrupted,
-		sum.ran_open);
+	pr_info("nmi: all=%lu irqs=%lu interrupted=%lu ran_open=%lu\n", sum.all, sum.irqs,
+		sum.interrupted, sum.ran_open);
 }
 module_exit(nmis_exit);
 
@@ -73,8 +72,9 @@ static int __init nmis_init(void)
 	int cpu;
 
 	for_each_online_cpu(cpu) {
-		struct perf_event *event = perf_event_create_kernel_counter(&attr, cpu, NULL, count_nmi, NULL);
+		struct perf_event *event;
 
+		event = perf_event_create_kernel_counter(&attr, cpu, NULL, count_nmi, NULL);
 		if (IS_ERR(event)) {
 			nmis_exit();
 			return PTR_ERR(event);
