@@ -40,6 +40,11 @@ those of the kernel, as this says it in `build/linux`:
 
     {matrixreport.SOURCES}
 
+With a thread for each CPU, the emulator may go on with an instruction that another CPU has replaced: `harness/toggle` counts
+static keys that a CPU sees in their old state, and 07 says how many. That would explain what was seen once each, and not again:
+without protection, in 05, `VM_BUG_ON_PAGE()` in `__free_one_page()` (`page_reported()` is behind such a key), and with it, in 11,
+a vCPU that was loaded twice (so is `fire_sched_out_preempt_notifiers()`).
+
 """
 
 

@@ -230,7 +230,7 @@ class Case(Work):
         head = self.head(self.program)
         shutil.copy(os.path.join(HARNESS, "field", self.program), root + "/case")
         for name in "functions", *head.get("also", "").split():
-            shutil.copy(os.path.join(HARNESS, "field", name), root)
+            self._add(os.path.join(HARNESS, "field", name), root)
         _compile("tables.c", root + "/tables")
         _compile("kexec.c", root + "/kexec-load")
         self.tools(root)
@@ -241,6 +241,16 @@ class Case(Work):
             _module(self.k, head["module"], root)
         if "crashkernel" in self.append:
             shutil.move(plain(), root + "/initrd")
+
+    def _add(self, path, root):
+        """A file of harness/field, or what is made of it."""
+        name, kind = os.path.splitext(os.path.basename(path))
+        if kind == ".c":
+            _compile(path, os.path.join(root, name))
+        elif kind == ".dts":
+            run([os.path.join(self.k.out, "scripts/dtc/dtc"), "-q", "-o", os.path.join(root, name + ".dtb"), path])
+        else:
+            shutil.copy(path, root)
 
 
 MACHINES = {None: Machine, "workload": Work, "soak": Work, "suspend": Machine, "kexec": Kexec, "hibernate": Hibernate,
