@@ -12,6 +12,7 @@ import re
 import shutil
 
 import kernel
+import report
 import tree
 from common import BUILD, CROSS, Fail, HARNESS, TOP, git, read, run, save_result, step, table, write
 
@@ -73,6 +74,15 @@ GOALS += [(variant, operation, "instructions", dict.fromkeys(kernel.MAPS, limit)
     ("set-memory-block", 1.090, 1.120), ("set-memory-split", 1.050, 1.120)]
     for variant, limit in zip(("inactive", "hardened"), limits)]
 
+# What was wanted, as ratios to the fair base: operation, switched off, and on. The report says by how much this was missed,
+# in which functions, and why (WHY has a section for each such operation).
+WANTED = {
+    "set-memory-block": (1.02, 1.04), "set-memory-split": (0.95, 0.95), "vmalloc-1": (1.005, 1.01),
+    "vmalloc-16": (1.005, 1.02), "vmalloc-256": (1.005, 1.02), "vm-map-ram-1": (1.01, 1.05), "fork-64MB": (1.003, 1.01),
+    "fork-64MB-huge": (1.003, 1.015), "munmap-64MB": (1.002, 1.004), "mprotect-64MB": (1.005, 1.03),
+    "page-fault": (1.002, 1.004), "switch": (1.01, 1.05), "mremap-64MB": (1.01, 1.05), "dontneed-64MB": (1.01, 1.05),
+    "exit-1000-vmas": (1.01, 1.05), "collapse": (1.01, 1.05)}
+WHY = os.path.join(SOURCE, "why.md")
 
 # The patches that are an improvement without the rest, by their subjects.
 FASTER = ["arm64: mm: Avoid redundant barriers when kernel mappings change",
@@ -326,6 +336,7 @@ def _goals(everything):
                 value /= base
             o.check(f"{variant} {operation} {count} {map_}", None if value <= limit else f"{value:.4f} is more than {limit}")
             rows.append([map_, variant, operation, count, f"{value:.4f}", f"<= {limit}", "yes" if value <= limit else "NO"])
+    o.check("reasons", _missed(everything)[1])
     print("\nwhat is measured against a goal; instructions as a ratio to those of 'fair'")
     table(["MAP", "kernel", "operation", "count", "value", "goal", "met"], rows)
     return o
@@ -353,13 +364,43 @@ def write_report(everything, top=TOP):
     for op, what in OPERATIONS.items():
         rows.append([what, *(f"{everything[map_]['fair'][op]['instructions']:.0f}" for map_ in ("block", "pte")),
                      *(cell(map_, variant, op) for map_, variant in COLUMNS.values())])
-    write(os.path.join(top, REPORT), HEAD % FAIR + "".join(f"| {' | '.join(row)} |\n" for row in rows))
+    write(os.path.join(top, REPORT), HEAD % FAIR + "".join(f"| {' | '.join(row)} |\n" for row in rows) +
+          _missed(everything)[0])
+
+
+def _more(everything, map_, variant, op, most=5):
+    """The functions that execute more instructions than in the base, and how many."""
+    base, now = (everything[map_][name][op] for name in ("fair", variant))
+    more = {f: now.get(f, 0) - base.get(f, 0) for f in {*base, *now} if f.endswith("()")}
+    rows = sorted((item for item in more.items() if abs(item[1]) >= 0.5), key=lambda item: -abs(item[1]))
+    rest = now["instructions"] - base["instructions"] - sum(n for _, n in rows[:most])
+    return ", ".join([f"`{f}` {n:+.0f}" for f, n in rows[:most]] + [f"all others {rest:+.0f}"])
+
+
+def _missed(everything):
+    """What was WANTED and is not reached: the part of the report about it, and None or what WHY lacks or has too much."""
+    why = dict(re.findall(r"^## (\S+)\n\n(.*?)\s*(?=^## |\Z)", read(WHY), re.M | re.S))
+    rows, missed = [], []
+    for op, limits in WANTED.items():
+        for (column, (map_, variant)), limit in zip([(c, COLUMNS[c]) for c in ("off", "blocks", "pages")],
+                                                    (limits[0], limits[1], limits[1])):
+            base, now = (everything[map_][name][op]["instructions"] for name in ("fair", variant))
+            if now > limit * base:
+                rows.append([OPERATIONS[op], column, f"{limit}", f"{now / base:.3f}", f"{now - base:+.0f}",
+                             _more(everything, map_, variant, op)])
+                missed += [op] if op not in missed else []
+    text = "\n## What was wanted, and is not reached\n\n" + \
+        report.lines(["operation", "kernel", "wanted", "is", "instructions", "where"], rows) + \
+        "".join(f"\n### {OPERATIONS[op][0].upper()}{OPERATIONS[op][1:]}\n\n{why.get(op, '(no reason yet)')}\n"
+                for op in missed)
+    odd = set(missed) ^ set(why)
+    return text, f"not missed, or without a reason: {' '.join(sorted(odd))}" if odd else None
 
 
 def reported(top=TOP):
     """{operation: {column: ratio to the base}}, as the report says."""
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")]
-            for line in read(os.path.join(top, REPORT)).splitlines() if line.startswith("|")]
+            for line in read(os.path.join(top, REPORT)).partition("\n## ")[0].splitlines() if line.startswith("|")]
     return {row[0]: {column: float(cell.partition("(")[2].rstrip(")")) for column, cell in zip(rows[0], row)
                      if column in COLUMNS} for row in rows[2:]}
 
