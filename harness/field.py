@@ -41,9 +41,10 @@ those of the kernel, as this says it in `build/linux`:
     {matrixreport.SOURCES}
 
 With a thread for each CPU, the emulator may go on with an instruction that another CPU has replaced: `harness/toggle` counts
-static keys that a CPU sees in their old state, and 07 says how many. That would explain what was seen once each, and not again:
-without protection, in 05, `VM_BUG_ON_PAGE()` in `__free_one_page()` (`page_reported()` is behind such a key), and with it, in 11,
-a vCPU that was loaded twice (so is `fire_sched_out_preempt_notifiers()`).
+static keys that a CPU sees in their old state, and 07 says how many. That would explain what was seen once each. Without
+protection: in 05, `VM_BUG_ON_PAGE()` in `__free_one_page()`, as `page_reported()` is behind such a key; in 13, a warning in
+`mark_page_dirty_in_slot()` that no vCPU runs, as the notifiers of preemption are behind one. With protection: in 11, a vCPU that
+was loaded twice, as for 13.
 
 """
 

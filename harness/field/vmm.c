@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vmm IMAGE DTB: boot a kernel as a guest of KVM, with two CPUs, 512 MB and a port that prints, as guest.dts says. It ends with
+ * vmm IMAGE DTB: boot a kernel as a guest of KVM, with two CPUs, 1 GB and a port that prints, as guest.dts says. It ends with
  * 0 when the guest powers off, and with 1 when that resets or cannot go on.
  */
 #include <err.h>
@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -18,14 +17,14 @@
 
 #define CPUS		2
 #define RAM		0x40000000UL
-#define RAM_SIZE	(512UL << 20)
+#define RAM_SIZE	(1UL << 30)
 #define KERNEL		0x40200000UL
 #define DTB		0x50000000UL
 #define GICD		0x08000000UL
 #define GICR		0x080a0000UL
 #define PORT		0x09000000UL	/* of a PL011, of which all registers read as 0: it can take a character */
 
-static int kvm, vm, vcpus[CPUS];
+static int kvm, vcpus[CPUS];
 static char *ram;
 
 static int must(int fd, unsigned long request, void *argument, const char *what)
@@ -75,7 +74,7 @@ static void create(void)
 	struct kvm_vcpu_init target;
 	uint64_t gicd = GICD, gicr = GICR;
 	uint32_t irqs = 64;
-	int cpu;
+	int vm, cpu;
 
 	kvm = open("/dev/kvm", O_RDWR);
 	if (kvm < 0)

@@ -61,10 +61,5 @@ static int __init toggle_init(void)
 }
 module_init(toggle_init);
 
-static void __exit toggle_exit(void)
-{
-}
-module_exit(toggle_exit);
-
 MODULE_DESCRIPTION("A static key that is switched");
 MODULE_LICENSE("GPL");
