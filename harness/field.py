@@ -95,11 +95,6 @@ class Runs:
             self.record.put(which, key, known)
         return kernel.Outcome.of(known["outcome"])
 
-    def last(self, name, map_):
-        """The outcomes of both boots, and the sources, as they are known last; or None."""
-        both = [self.record.entries.get(f"{name} {map_} {what}") for what in ("on", "off")]
-        return all(both) and (*(kernel.Outcome.of(e["value"]["outcome"]) for e in both), both[0]["value"]["sources"])
-
 
 def _compare(name, map_, on, off):
     """An outcome for both boots: failed is what fails only with page tables protected."""
@@ -130,14 +125,13 @@ def run(stack, names=None):
     outcomes = [_compare(name, map_, *(boots[name, map_, off] for off in (False, True)))
                 for name in chosen for map_ in kernel.MAPS]
     rows, also = [], []
-    for name in cases():
+    for name in chosen:
         for map_ in kernel.MAPS:
-            known = runs.last(name, map_)
-            if known:
-                rows.append(_row(name, map_, *known, also))
+            on, off = (boots[name, map_, off] for off in (False, True))
+            rows.append(_row(name, map_, on, off, runs.sources, also))
     print()
-    table(HEAD, [r for r in rows if r[0] in chosen])
-    _write(rows, also)
+    table(HEAD, rows)
+    _write(chosen, rows, also)
     return outcomes
 
 
@@ -160,16 +154,21 @@ def _reason(why):
     return re.sub(r"\s+", " ", re.sub(r"\[\d+\] ?", "", why)).replace("|", "/")[:160]
 
 
-def _write(rows, also):
-    """Put what is the same on both maps into one line."""
+def _write(chosen, rows, also):
+    """Write the report. It keeps what it said about the cases that are not @chosen."""
+    rows_before, also_before = (report.tables(REPORT) or [[], []])[:2]
     where = {}
     for name, map_, test, why in also:
         where.setdefault((name, test, _reason(why)), []).append(map_)
+    # What is the same on both maps is one line.
+    said = [[name, test, ", ".join(maps), why] for (name, test, why), maps in where.items()]
+
+    def merged(before, now):
+        return sorted([row for row in before if row[0] not in chosen and row[0] in cases()] + now, key=lambda row: row[0])
+
     left_out = [[name, *line.split(": ", 1)] for name in cases()
                 for line in re.findall(r"^# not: (.*)$", read(os.path.join(FOLDER, name)), re.M)]
     with open(REPORT, "w") as f:
-        f.write(TEXT + report.lines(HEAD, rows) +
-                "\n## What failed, was skipped, or was said\n\n" +
-                report.lines(["case", "test", "map", "why"], [[name, test, ", ".join(maps), why]
-                                                              for (name, test, why), maps in where.items()]) +
+        f.write(TEXT + report.lines(HEAD, merged(rows_before, rows)) + "\n## What failed, was skipped, or was said\n\n" +
+                report.lines(["case", "test", "map", "why"], merged(also_before, said)) +
                 "\n## What is left out\n\n" + report.lines(["case", "what", "why"], left_out))

@@ -5,7 +5,6 @@ The matrix takes hours. The report keeps the rows of cells that a run leaves out
 is whole even if the matrix is not run in one go: each row says which sources it is about.
 """
 import os
-import re
 
 import report
 from common import HARNESS
@@ -33,17 +32,12 @@ SKIPS = """
 
 def _read():
     """The rows of the report that there is: of the cells, and of what they skipped."""
-    cells, skips = {}, {}
-    if os.path.exists(PATH):
-        with open(PATH) as f:
-            for line in f:
-                row = re.split(r" \| ", line.strip().strip("|").strip())
-                if len(row) == len(HEAD) and row[2][0].isdigit():
-                    cells[row[0]] = row
-                elif len(row) == 3 and row[1].isdigit():
-                    for cell in row[2].split(", "):
-                        skips.setdefault(cell, {})[row[0]] = int(row[1])
-    return cells, skips
+    rows, skipped = report.tables(PATH) or ([], [])
+    skips = {}
+    for why, n, where in skipped:
+        for cell in where.split(", "):
+            skips.setdefault(cell, {})[why] = int(n)
+    return {row[0]: row for row in rows}, skips
 
 
 def minutes():

@@ -5,7 +5,7 @@ import re
 import time
 import xml.etree.ElementTree as xml
 
-from common import LOGS, RESULTS, TOP, git, run, save_result, table
+from common import LOGS, RESULTS, TOP, git, read, run, save_result, table
 
 VARIABLES = ["STACK", "ARCH", "MAP", "MODE", "PAGES", "SUITE", "APPEND", "QEMU", "TIMEOUT", "MINUTES", "SABOTAGE",
              "CELL", "CASE"]
@@ -22,6 +22,20 @@ def lines(head, rows):
     """A table of markdown."""
     return "".join("| " + " | ".join(str(c).replace("|", "/") for c in row) + " |\n"
                    for row in [head, ["---"] * len(head), *rows])
+
+
+def tables(path):
+    """What lines() wrote to a file: its tables, as lists of rows without their heads; none if there is no file."""
+    found, inside = [], False
+    for line in read(path).splitlines() if os.path.exists(path) else []:
+        if not line.startswith("| "):
+            inside = False
+        elif not inside:
+            inside = True
+            found.append([])
+        elif not re.fullmatch(r"[|: -]+", line):
+            found[-1].append(line.removeprefix("| ").removesuffix(" |").split(" | "))
+    return found
 
 
 def keep(name, outcomes):
