@@ -23,6 +23,7 @@
 #define SWITCHES	2000
 #define SPARSE_STEPS	8
 #define VMAS		1000
+#define EXECS		20
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25
@@ -250,6 +251,31 @@ static long bench_switch(void)
 	return SWITCHES;
 }
 
+/* A process that runs this program, which ends at once. */
+static long bench_exec(void)
+{
+	int i;
+
+	for (i = 0; i < EXECS + 1; i++) {
+		int status;
+		pid_t pid;
+
+		settle();
+		if (i)
+			mark_begin();
+		pid = fork();
+		must(pid >= 0, "fork");
+		if (!pid) {
+			execl("/init", "init", "exec", NULL);
+			_exit(1);
+		}
+		must(waitpid(pid, &status, 0) == pid && !status, "exec");
+		if (i)
+			mark_end();
+	}
+	return EXECS;
+}
+
 static void show(const char *when, const char *path)
 {
 	char line[128];
@@ -327,13 +353,16 @@ static void sparse(void)
 	meminfo("sparse-freed");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static const char * const ops[] = {
 		"table-alloc-free", "tables-2048", "vmalloc-1", "vmalloc-4", "vmalloc-16",
 		"vmalloc-256", "vm-map-ram-1", "set-memory-block", "set-memory-split", "reserve-fill-return",
 	};
 	size_t i;
+
+	if (argc > 1 && !strcmp(argv[1], "exec"))
+		return 0;
 
 	setvbuf(stdout, NULL, _IONBF, 0);
 	page = sysconf(_SC_PAGESIZE);
@@ -365,6 +394,8 @@ int main(void)
 	done("collapse", bench_collapse());
 	for (i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
 		in_kernel(ops[i]);
+	/* Last, so that the others find memory as they always did. */
+	done("exec", bench_exec());
 	printf("bench: end\n");
 	reboot(LINUX_REBOOT_CMD_POWER_OFF);
 	return 1;
