@@ -8,7 +8,7 @@ import xml.etree.ElementTree as xml
 from common import LOGS, RESULTS, TOP, git, read, run, save_result, table
 
 VARIABLES = ["STACK", "ARCH", "MAP", "MODE", "PAGES", "SUITE", "APPEND", "QEMU", "TIMEOUT", "MINUTES", "SABOTAGE",
-             "CELL", "CASE"]
+             "CELL", "CASE", "PATCH"]
 KEPT = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
 # make {name}
 
