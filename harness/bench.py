@@ -400,10 +400,9 @@ def _missed(everything):
 
 def reported(top=TOP):
     """{operation: {column: ratio to the base}}, as the report says."""
-    rows = [[cell.strip() for cell in line.strip("|\n").split("|")]
-            for line in read(os.path.join(top, REPORT)).partition("\n## ")[0].splitlines() if line.startswith("|")]
-    return {row[0]: {column: float(cell.partition("(")[2].rstrip(")")) for column, cell in zip(rows[0], row)
-                     if column in COLUMNS} for row in rows[2:]}
+    head, rows = report.tables(os.path.join(top, REPORT))[0]
+    return {row[0]: {column: float(cell.partition("(")[2].rstrip(")")) for column, cell in zip(head, row)
+                     if column in COLUMNS} for row in rows}
 
 
 def cost(top=TOP):

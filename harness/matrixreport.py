@@ -32,7 +32,7 @@ SKIPS = """
 
 def _read():
     """The rows of the report that there is: of the cells, and of what they skipped."""
-    rows, skipped = report.tables(PATH) or ([], [])
+    rows, skipped = [rows for _, rows in report.tables(PATH)] or ([], [])
     skips = {}
     for why, n, where in skipped:
         for cell in where.split(", "):

@@ -271,7 +271,7 @@ class Series:
 
     def _write(self, row):
         """Put the row of a patch into the report."""
-        rows = {old[2]: old for table in report.tables(REPORT)[:1] for old in table}
+        rows = {old[2]: old for _, table in report.tables(REPORT) for old in table}
         rows[row[2]] = row
         have = [rows[c[:12]] for c in self.commits if c[:12] in rows]
         os.makedirs(os.path.dirname(REPORT), exist_ok=True)

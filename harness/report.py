@@ -25,16 +25,18 @@ def lines(head, rows):
 
 
 def tables(path):
-    """What lines() wrote to a file: its tables, as lists of rows without their heads; none if there is no file."""
+    """The tables of markdown in a file, as (head, rows); none if there is no file."""
     found, inside = [], False
     for line in read(path).splitlines() if os.path.exists(path) else []:
         if not line.startswith("| "):
             inside = False
-        elif not inside:
+            continue
+        row = [cell.strip() for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")]
+        if not inside:
             inside = True
-            found.append([])
+            found.append((row, []))
         elif not re.fullmatch(r"[|: -]+", line):
-            found[-1].append(line.removeprefix("| ").removesuffix(" |").split(" | "))
+            found[-1][1].append(row)
     return found
 
 
