@@ -73,7 +73,7 @@ proofs: ## the cache and the reserve in user space: sanitizers, fuzzer, model ch
 fuzz: ## a long run of the fuzzer (SECONDS=n, an hour if not set); the corpus keeps what it finds
 	@FUZZ_SECONDS="$(SECONDS)" $(patsubst @%,%,$(HARNESS)) fuzz
 
-field: ## what other people ran into, and their tools, beside the same without protection (CASE="01 ..." for some)
+field: ## what other people ran into, and their tools, beside the same without protection (CASE="01 ..." for some); with SABOTAGE=name|all what breaks the kernel there, and must be noticed
 	$(HARNESS) field
 
 matrix: ## suites, boots and the workload on all configurations of harness/matrix (CELL="name ..." for some); goes on where it was

@@ -191,9 +191,10 @@ def behaviour():
 
 
 # Scripts by shell, with the least that counts; those of the userland are parts of one program.
-SCRIPTS = {("bash", "warning"): ["harness/enter", "harness/tests/front-door", ".ci/run"],
+SCRIPTS = {("bash", "warning"): ["harness/enter", "harness/tests/front-door", "harness/tests/newcomer", ".ci/run"],
            ("dash", "error"): [p for folder in ("userland", "field")
-                               for p in sorted(glob.glob(f"{HARNESS}/{folder}/*")) if "." not in os.path.basename(p)]}
+                               for p in sorted(glob.glob(f"{HARNESS}/{folder}/*"))
+                               if "." not in os.path.basename(p) and os.path.isfile(p)]}
 
 
 def lint():

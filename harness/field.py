@@ -74,18 +74,27 @@ def cases(names=None):
     return [name for name in found if not names or name.startswith(tuple(names.split()))]
 
 
-def _kernel(stack, name, off):
+def _kernel(stack, name, off, work=BUILD):
     """That of a case: most have the same configuration."""
     head = machines.Case.head(name)
     if "cell" in head:
-        k = matrix.cells(head["cell"])[0].kernel(stack)
+        k = matrix.cells(head["cell"])[0].kernel(stack, work)
     else:
-        k = kernel.Kernel(stack, pages="field", config=kernel.fragments("arm64", "4k", "kunit") +
+        k = kernel.Kernel(stack, pages="field", work=work, config=kernel.fragments("arm64", "4k", "kunit") +
                           read(os.path.join(FOLDER, "field.config")), times=2)
     k.args = f"{k.args} {OFF if off else ''}".strip()
     k.qemu = f"{k.qemu} {head.get('qemu', '')}".strip()
     k.timeout *= int(head.get("times", 1))
     return k
+
+
+def once(stack, name, map_, work, timeout=None):
+    """The outcome of a case with page tables protected, on a kernel that is built below @work."""
+    k = _kernel(stack, name, False, work)
+    k.timeout = int(timeout or k.timeout)
+    k.build()
+    machines.Case.build(k)
+    return boot.boot(k, "enforce", map_, name, SECONDS)
 
 
 class Runs:

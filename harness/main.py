@@ -244,6 +244,8 @@ def do_fuzz(stack):
 
 
 def do_field(stack):
+    if os.environ.get("SABOTAGE"):
+        return sabotage.run_field(stack, os.environ["SABOTAGE"])
     return field.run(stack, os.environ.get("CASE"))
 
 

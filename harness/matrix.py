@@ -45,9 +45,9 @@ class Cell:
         self.runs = RUNS + [(map_, "enforce", program) for map_ in kernel.MAPS
                             for program in head.get("boots", "").split()]
 
-    def kernel(self, stack):
+    def kernel(self, stack, work=BUILD):
         # Another cell is at work beside it.
-        return kernel.Kernel(stack, pages=self.name, config=self.config, args=self.args,
+        return kernel.Kernel(stack, pages=self.name, work=work, config=self.config, args=self.args,
                              compiler=self.compiler, qemu=self.qemu, times=2 * self.times)
 
 

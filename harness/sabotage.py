@@ -5,6 +5,8 @@ Their headers say what is broken ("What:"), which test or message must turn red
 ("Red:", regular expressions) and by which run ("Run:", values of MAP and MODE, of
 SUITE and TIMEOUT; ARGS for the command line; MEMORY in MB; BOOT=1 for a boot to userland instead of KUnit,
 and ARGS=only=FUNCTION for one of harness/userland/init). A patch of a header that everything includes names the files that are to see it ("Only:").
+CODE=1 is for what disassembly.py must notice, in a tree that has nothing else. Those in harness/field/sabotage
+must be noticed by a case of harness/field (CASE=NAME), which takes a kernel each.
 
 One image has them all, see guard.py, on a copy of the tree below build/sabotage, and
 its switch is set in a copy of the image. A patch that cannot be put behind the switch,
@@ -21,13 +23,16 @@ import zlib
 from functools import partial
 
 import boot
+import disassembly
+import field
 import guard
 import kernel
 import tree
-from common import BUILD, Fail, HARNESS, git, limit, read, step, steps_at_once, write
+from common import BUILD, Fail, HARNESS, TOP, git, limit, read, step, steps_at_once, write
 
 WORK = os.path.join(BUILD, "sabotage")
 COPY = os.path.join(WORK, "linux")
+ALONE = os.path.join(WORK, "alone")     # with a tree for those that are in no kernel with others
 DEFINED = "init/main.c"         # where the switch is
 
 
@@ -48,8 +53,8 @@ class Sabotage:
         self.own = None                 # why it needs a build of its own
 
 
-def find(name=None):
-    paths = sorted(glob.glob(os.path.join(HARNESS, "sabotage", "*.patch")))
+def find(name=None, folder="sabotage"):
+    paths = sorted(glob.glob(os.path.join(HARNESS, folder, "*.patch")))
     found = [s for s in map(Sabotage, paths) if not name or s.name == name]
     if not found:
         raise Fail(f"SABOTAGE={name} is unknown; it is one of: " +
@@ -94,7 +99,7 @@ class Tree:
         out = git("apply", "-", cwd=where, check=False, stdin=s.text.replace("SABOTAGE", str(s.number)),
                   env={"GIT_CEILING_DIRECTORIES": WORK})
         if out.strip():
-            raise Fail(f"harness/sabotage/{s.name}.patch does not apply: {out.strip().splitlines()[0]}")
+            raise Fail(f"{os.path.relpath(s.path, TOP)} does not apply: {out.strip().splitlines()[0]}")
         return {path: read(os.path.join(where, path)) for path in s.files}
 
     def guarded(self):
@@ -177,13 +182,16 @@ def _glob(s):
     return f"{suite}.{red}" if alone else suite or None
 
 
-def _noticed(s, k):
-    """None if the sabotage in a kernel was noticed as it says, else what happened instead."""
+def _ran(s, k):
+    """The outcome of what is to notice the sabotage in a kernel."""
     mode, map_ = s.run.get("MODE", "enforce"), s.run.get("MAP", "pte")
     if s.run.get("BOOT"):
-        o = boot.boot(k, mode, map_)
-    else:
-        o = k.kunit(mode, map_, _glob(s), timeout=int(s.run.get("TIMEOUT", 150)))
+        return boot.boot(k, mode, map_)
+    return k.kunit(mode, map_, _glob(s), timeout=int(s.run.get("TIMEOUT", 150)))
+
+
+def _noticed(s, o):
+    """None if the sabotage was noticed as it says, else what happened instead."""
     red = [f"{name}: {why}" for name, why in o.failed]
     for want in s.red:
         if not any(re.search(want, r) for r in red):
@@ -203,7 +211,7 @@ def _in_one(o, s, stack, image):
     def notice():
         k = _kernel(stack, s)
         k.image = image
-        return _noticed(s, k)
+        return _noticed(s, _ran(s, k))
 
     if not limit.skips(o, s.name):
         _checked(o, s, notice)
@@ -217,7 +225,7 @@ def _by_itself(o, s, stack, copy, texts):
         copy.put(copy.after[s.name], s.only)
         try:
             k.build("Image")
-            return _noticed(s, k)
+            return _noticed(s, _ran(s, k))
         finally:
             copy.put({path: texts.get(path, copy.before[path]) for path in s.files}, s.only)
 
@@ -257,10 +265,44 @@ def _build(copy, k):
                 s.own = "does not compile behind a switch"
 
 
+def _alone(o, chosen, stack, look):
+    """Check some, each in a tree that has nothing else: @look() at it."""
+    if not chosen:
+        return
+    copy = Tree(stack, chosen, copy=os.path.join(ALONE, "linux"))
+    copy.bring({})
+    for s in chosen:
+        def notice():
+            if s.own:
+                return s.own
+            copy.put(copy.after[s.name])
+            try:
+                return _noticed(s, look(s))
+            finally:
+                copy.put({path: copy.show(path) for path in s.files})
+
+        if not limit.skips(o, s.name):
+            with step(f"sabotage {s.name}: {s.what}"):
+                _checked(o, s, notice)
+
+
+def run_field(stack, name):
+    """Those of the cases of harness/field, or one of them."""
+    o = kernel.Outcome("test the cases")
+    _alone(o, find(None if name == "all" else name, "field/sabotage"), stack,
+           lambda s: field.once(stack, s.run["CASE"], s.run.get("MAP", "pte"), ALONE, s.run.get("TIMEOUT")))
+    return [o]
+
+
 def run_all(stack, name=None):
     o = kernel.Outcome("test-the-tests")
-    everything = find()
-    chosen = find(name) if name else everything
+    chosen = find(name)
+    _alone(o, [s for s in chosen if "CODE" in s.run], stack,
+           lambda s: disassembly.check(os.path.join(ALONE, "linux"), ALONE, windows=False))
+    chosen = [s for s in chosen if "CODE" not in s.run]
+    if not chosen:
+        return [o]
+    everything = [s for s in find() if "CODE" not in s.run]
     copy, k = Tree(stack, everything), _kernel(stack)
     with step(f"one kernel with {len(everything)} kinds of sabotage behind a switch, and lockdep"):
         texts = _build(copy, k)
