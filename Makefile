@@ -46,7 +46,7 @@ series: ## mail-ready patches and an mbox in build/series, signed by your git id
 release: ## release/: version n as mboxes that "git am" and "b4 am -m" take (V=n; RFC=0 when it is no RFC any more)
 	@VERSION="$(or $(VERSION),$(V))" V= $(patsubst @%,%,$(HARNESS)) release
 
-check: ## each patch by itself: builds, warnings, style, kernel-doc, sparse, coccinelle; mail, b4 (PATCH="1 7-9" for some patches)
+check: ## each patch by itself: builds, warnings, style, kernel-doc, sparse, coccinelle; mail, b4 (PATCH="1 7-9 tip" for some of it)
 	$(HARNESS) check
 
 rebase-check: ## does the series apply to the other kernel versions that Debian serves

@@ -210,13 +210,17 @@ def do_soak(stack):
 
 
 def do_check(stack):
-    chosen = perpatch.numbers(os.environ.get("PATCH", ""), stack)
+    chosen, at_tip = perpatch.numbers(os.environ.get("PATCH", ""), stack)
     tree.make(stack)
-    if chosen:
-        return [perpatch.each(stack, True, chosen).o]
-    outcomes = [checks.repository(stack)]
-    patches = perpatch.each(stack, full=True)
-    return outcomes + [patches.o, tip.check(patches), *checks.object_code()]
+    patches = perpatch.each(stack, True, chosen)
+    if not at_tip:
+        return [patches.o]
+    start = time.monotonic()
+    found = [checks.repository(stack), tip.check(patches), *checks.object_code()]
+    patches.write([perpatch.TIP, "all patches applied", patches.commits[-1][:12],
+                   *(sum(len(getattr(o, what)) for o in found) for what in ("passed", "failed")),
+                   round((time.monotonic() - start) / 60)])
+    return [patches.o, *found]
 
 
 def do_rebase_check(stack):

@@ -25,6 +25,7 @@ TREE = os.path.join(WORK, "linux")
 BASE = os.path.join(WORK, "base")
 DONE = os.path.join(WORK, "done.json")
 REPORT = os.path.join(HARNESS, "check", "REPORT.md")
+TIP = "tip"
 HEAD = ["patch", "subject", "commit", "passed", "failed", "minutes"]
 TEXT = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
 # Each patch by itself
@@ -34,8 +35,8 @@ feature on and off, and the suites that there are pass on both kinds of linear m
 other compilers and for other architectures, too, if it changes a header. No compiler and no checker says what it does
 not say of the base. The minutes are fewer if ccache has the objects.
 
-This takes hours, so `make check PATCH="1 7-9"` does it for some patches. The report keeps the rows of the others, as long as the
-commits of `make tree` are the same: %d of %d patches have a row.
+This takes hours, so `make check PATCH="1 7-9"` does it for some patches, and `PATCH=tip` what is done once, with all patches applied.
+The report keeps the other rows, as long as the commits of `make tree` are the same: %d of %d patches have a row.
 
 """
 # Files that include the headers which patches touch.
@@ -164,14 +165,14 @@ def commits_of(stack):
 
 
 def numbers(text, stack):
-    """The patches of a stack that "1 7-9" names."""
-    last, found = len(tree.stack(stack)), set()
-    for word in text.split():
+    """The patches of a stack that "1 7-9" names, and whether "tip" is among the words; all of it, if there is none."""
+    last, found, words = len(tree.stack(stack)), set(), text.split()
+    for word in words:
         m = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
-        if not m or not 1 <= int(m[1]) <= int(m[2] or m[1]) <= last:
-            raise Fail(f"PATCH={word} is not the number of a patch, nor a range of them; there are {last}")
-        found |= set(range(int(m[1]), int(m[2] or m[1]) + 1))
-    return found
+        if word != "tip" and (not m or not 1 <= int(m[1]) <= int(m[2] or m[1]) <= last):
+            raise Fail(f"PATCH={word} is not the number of a patch, nor a range of them, nor 'tip'; there are {last}")
+        found |= set(range(int(m[1]), int(m[2] or m[1]) + 1)) if m else set()
+    return (found, "tip" in words) if words else (set(range(1, last + 1)), True)
 
 
 class Series:
@@ -181,7 +182,7 @@ class Series:
         self.o = kernel.Outcome("each patch")
         self.stack, self.full = stack, full
         self.commits = commits_of(stack)
-        self.chosen = chosen or set(range(1, len(self.commits) + 1))
+        self.chosen = range(1, len(self.commits) + 1) if chosen is None else chosen
         self.always, self.more = builds()
         # What an earlier run has compiled would be up to date, and say nothing; ccache repeats what was said.
         for path in glob.glob(os.path.join(WORK, "*", ".config")):
@@ -260,22 +261,25 @@ class Series:
                 if self.record and len(self.o.failed) == told:
                     compiled = {b.what: sorted(b.compiled) for b in self.always + self.more}
                     self.record.put(commit, self.how, {"passed": self.o.passed[passed:], "compiled": compiled})
-                if self.full and self.stack == tree.STACKS[0]:
-                    self._write([n, _subject(commit), commit[:12], len(self.o.passed) - passed,
-                                 len(self.o.failed) - told, round((time.monotonic() - start) / 60)])
+                if self.full:
+                    self.write([n, _subject(commit), commit[:12], len(self.o.passed) - passed,
+                                len(self.o.failed) - told, round((time.monotonic() - start) / 60)])
+        tree.worktree(TREE, self.commits[-1])
         if self.o.skipped or len(self.chosen) < len(self.commits):
             return
-        tree.worktree(TREE, self.commits[-1])
         never = {p for p in self.own if p.endswith(".c") and not p.startswith("tools/")} - self.always[0].compiled
         self.o.check("each new file is compiled", " ".join(sorted(never)) or None)
 
-    def _write(self, row):
-        """Put the row of a patch into the report."""
-        rows = {old[2]: old for _, table in report.tables(REPORT) for old in table}
-        rows[row[2]] = row
-        have = [rows[c[:12]] for c in self.commits if c[:12] in rows]
+    def write(self, row):
+        """Put the row of a patch, or of the tip, into the report."""
+        if self.stack != tree.STACKS[0]:
+            return
+        known = {tuple(old[:3:2]): old for _, table in report.tables(REPORT) for old in table}
+        known[str(row[0]), row[2]] = row
+        commits = [c[:12] for c in self.commits]
+        have = [known[key] for key in [(str(n), c) for n, c in enumerate(commits, 1)] + [(TIP, commits[-1])] if key in known]
         os.makedirs(os.path.dirname(REPORT), exist_ok=True)
-        write(REPORT, TEXT % (len(have), len(self.commits)) + report.lines(HEAD, have))
+        write(REPORT, TEXT % (sum(row[0] != TIP for row in have), len(commits)) + report.lines(HEAD, have))
 
     def _was_done(self, commit):
         """Did this patch pass in an earlier run? Then things are as they were after that."""
