@@ -97,7 +97,8 @@ def _applies():
         return str(e)
     # The mock register takes the place of the emulation, which is the last patch.
     one_page = os.path.join(HARNESS, "bench", "one-page.patch")
-    bad = [p for p in [*sorted(glob.glob(os.path.join(HARNESS, "sabotage", "*.patch"))), one_page]
+    sabotage = [p for folder in ("", "field/") for p in sorted(glob.glob(f"{HARNESS}/{folder}sabotage/*.patch"))]
+    bad = [p for p in [*sabotage, one_page]
            if git("apply", "--check", p, check=False).strip()]
     return "does not apply: " + " ".join(map(os.path.basename, bad)) if bad else None
 
