@@ -88,9 +88,11 @@ def _kernel(stack, name, off, work=BUILD):
     return k
 
 
-def once(stack, name, map_, work, timeout=None):
-    """The outcome of a case with page tables protected, on a kernel that is built below @work."""
+def once(stack, name, map_, work, args="", timeout=None):
+    """The outcome of a case with page tables protected, on a kernel that is built below @work; @args: for the command
+    line."""
     k = _kernel(stack, name, False, work)
+    k.args = f"{k.args} {args}".strip()
     k.timeout = int(timeout or k.timeout)
     k.build()
     machines.Case.build(k)

@@ -274,7 +274,7 @@ class Series:
         """Put the row of a patch, or of the tip, into the report."""
         if self.stack != tree.STACKS[0]:
             return
-        known = {tuple(old[:3:2]): old for _, table in report.tables(REPORT) for old in table}
+        known = {(old[0], old[2]): old for _, table in report.tables(REPORT) for old in table}
         known[str(row[0]), row[2]] = row
         commits = [c[:12] for c in self.commits]
         have = [known[key] for key in [(str(n), c) for n, c in enumerate(commits, 1)] + [(TIP, commits[-1])] if key in known]

@@ -51,6 +51,7 @@ class Sabotage:
         # The same whatever other patches there are, so that these build nothing again.
         self.number = zlib.crc32(self.name.encode()) % 0x7fff + 1
         self.own = None                 # why it needs a build of its own
+        self.code = "CODE" in self.run  # what notices it is disassembly.py
 
 
 def find(name=None, folder="sabotage"):
@@ -290,19 +291,20 @@ def run_field(stack, name):
     """Those of the cases of harness/field, or one of them."""
     o = kernel.Outcome("test the cases")
     _alone(o, find(None if name == "all" else name, "field/sabotage"), stack,
-           lambda s: field.once(stack, s.run["CASE"], s.run.get("MAP", "pte"), ALONE, s.run.get("TIMEOUT")))
+           lambda s: field.once(stack, s.run["CASE"], s.run.get("MAP", "pte"), ALONE, s.run.get("ARGS", ""),
+                                s.run.get("TIMEOUT")))
     return [o]
 
 
 def run_all(stack, name=None):
     o = kernel.Outcome("test-the-tests")
     chosen = find(name)
-    _alone(o, [s for s in chosen if "CODE" in s.run], stack,
+    _alone(o, [s for s in chosen if s.code], stack,
            lambda s: disassembly.check(os.path.join(ALONE, "linux"), ALONE, windows=False))
-    chosen = [s for s in chosen if "CODE" not in s.run]
+    chosen = [s for s in chosen if not s.code]
     if not chosen:
         return [o]
-    everything = [s for s in find() if "CODE" not in s.run]
+    everything = [s for s in find() if not s.code]
     copy, k = Tree(stack, everything), _kernel(stack)
     with step(f"one kernel with {len(everything)} kinds of sabotage behind a switch, and lockdep"):
         texts = _build(copy, k)
