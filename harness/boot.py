@@ -47,7 +47,8 @@ def boot(k, mode, map_, program=None, seconds=0):
     return o
 
 
-PANIC = "kpkeys_hardened_pgtables=panic"
+# The last one counts.
+PANIC = "kpkeys_hardened_pgtables=off kpkeys_hardened_pgtables=panic"
 FORGED_ROOT = "kpkeys_attacker.attacker_test_root_data", "kpkeys: forged root of page tables"
 FORGED = {"off": ("without protection", r"forge: (?P<said>it worked: .*)"),
           # At the address that the module has said.

@@ -11,11 +11,12 @@
  * An entry is the address of a frame: that of the exception, or that of the
  * function that interrupts. It is in use from kpkeys_note_interrupted() until the
  * section continues. An entry is in one of a few words, which the hash of the address
- * selects. If all of these are in use, the section continues without its window.
+ * selects. If all of these are in use, the section continues without its window. This
+ * is unlikely unless most of the table is in use.
  *
  * A section that is made to continue without its window leaves its entry behind. The
  * entry is good for one window, at the same address of the same stack. Such entries do
- * not add up: the next section that is interrupted there takes it over.
+ * not accumulate: the next section that is interrupted there takes the entry over.
  */
 #define pr_fmt(fmt) "kpkeys: " fmt
 
@@ -38,7 +39,7 @@
 static unsigned long *table __ro_after_init;
 static unsigned int table_bits __ro_after_init;
 
-/* The number of words in which an entry can be. They fill up only if most of the table does. */
+/* The number of words in which an entry can be. */
 #define PROBES	16
 
 /* Cleared instead of an entry, when a window is opened again without a table. */
@@ -49,18 +50,18 @@ static DEFINE_IRQ_WORK(report_work, report);
 static unsigned long refused;
 static bool full;
 
+/* Refusals that follow each other quickly are reported once, with the last address. */
 static void report(struct irq_work *work)
 {
-	if (READ_ONCE(refused)) {
+	unsigned long where = xchg(&refused, 0);
+
+	if (where) {
 		count_vm_event(KPKEYS_WINDOW_REFUSED);
-		pr_err_ratelimited("Refused to open a window at %#lx, where none was open\n",
-				   refused);
-		WRITE_ONCE(refused, 0);
+		pr_err_ratelimited("Refused to open a window at %#lx, where none was noted\n",
+				   where);
 	}
-	if (READ_ONCE(full)) {
-		WRITE_ONCE(full, false);
+	if (xchg(&full, false))
 		pr_warn_ratelimited("Too many interrupted windows, one was not opened again\n");
-	}
 }
 
 /* Interrupts may be off and RCU may not be watching. */

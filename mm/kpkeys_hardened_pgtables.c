@@ -38,8 +38,10 @@ static bool panic_on_write __ro_after_init;
 static int __init parse_hardened_pgtables(char *arg)
 {
 	panic_on_write = arg && !strcmp(arg, "panic");
-	if (panic_on_write)
+	if (panic_on_write) {
+		requested = true;
 		return 0;
+	}
 
 	return kstrtobool(arg, &requested);
 }
@@ -449,7 +451,8 @@ long __init kpkeys_protect_kernel_pgtables(void)
 
 /*
  * Stock the cache, and set up the table of interrupted sections. The table has a word
- * for each thread, up to the default maximum: see set_max_threads().
+ * for each thread, up to the default maximum: see set_max_threads(). A larger machine
+ * has as many as the page allocator can allocate at once.
  */
 static int __init init_cache(void)
 {

@@ -24,8 +24,9 @@
  *
  * This state is in pages of the cache, and can be changed in a window only. An
  * attacker who can write anywhere else can neither turn a page into a table nor
- * have a table handed out twice. Only the locks and the event counters are in
- * ordinary memory.
+ * have a table handed out twice. In ordinary memory are the locks, the nearest node
+ * with memory, the list of the reserve, the pause after errors, and the event
+ * counters.
  *
  * Ownership and locks:
  *
@@ -1582,7 +1583,7 @@ void kpkeys_pgtable_cache_stats(struct kpkeys_pgtable_cache_stats *stats)
 	struct snapshot s = { .stats = stats };
 	int i;
 
-	/* Before the mutex: a CPU that is brought up refills with this lock held. */
+	/* Taken first: bringing up a CPU holds it, and may wait for the mutex to refill. */
 	guard(cpus_read_lock)();
 	/* The pages of a refill in progress are in no place yet. */
 	guard(mutex)(&refill_mutex);
@@ -1857,7 +1858,9 @@ static int __init kpkeys_pgtable_cache_late_init(void)
 	}
 	register_oom_notifier(&oom_nb);
 	hotplug_memory_notifier(memory_callback, DEFAULT_CALLBACK_PRI);
-	cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "mm/kpkeys:dead", NULL, drain_dead_cpu);
+	if (cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "mm/kpkeys:dead", NULL,
+				      drain_dead_cpu) < 0)
+		pr_warn("Free pages of CPUs that go offline are not given back\n");
 	debugfs_create_file("kpkeys_pgtable_cache", 0400, NULL, NULL, &stats_fops);
 
 	return 0;

@@ -42,8 +42,9 @@ enum kpkeys_ctx {
  * runs in %KPKEYS_CTX_DEFAULT: exceptions, softirqs, the scheduler, other threads,
  * and probes of trace events. The window is restored when the section continues,
  * on whichever CPU. A thread that sleeps loses its window, and no window survives a
- * return to user space. On PREEMPT_RT, to wait for a spinlock is to be preempted. A new
- * thread starts in %KPKEYS_CTX_DEFAULT, whatever its parent was doing.
+ * return to user space. On PREEMPT_RT, a thread that waits for a spinlock counts as
+ * preempted, and gets its window back. A new thread starts in %KPKEYS_CTX_DEFAULT,
+ * whatever its parent was doing.
  *
  * Only the register says that a window is open. The place where a section is
  * interrupted is noted in a table that can be written in a window only. A window is
@@ -54,7 +55,9 @@ enum kpkeys_ctx {
  *
  * Sections nest, in any order of contexts, as long as each leave gets the state
  * of its own enter. If the context is already in force, neither enter nor leave
- * writes the register.
+ * writes the register. A function, with what is inlined into it, can note one
+ * interrupted section at a time, so it must not close two nested windows of its own
+ * by %KPKEYS_CTX_DEFAULT.
  *
  * The context must be a compile-time constant, and enter and leave are always
  * inlined. So the kernel has no function that opens a window of the caller's

@@ -105,7 +105,7 @@ static unsigned int window_tables(struct kunit *test)
 	return nr;
 }
 
-/* Does the range begin and end at a boundary of leaves, and map the right memory? */
+/* Is @addr at a boundary of leaves, and does its PTE, if it has one, map the right page? */
 static bool window_is_split_at(struct kunit *test, unsigned long addr)
 {
 	struct window *w = test->priv;

@@ -59,7 +59,7 @@ static int probe(struct kunit *test)
 #define EXPECT_CLOSED(test)	KUNIT_EXPECT_EQ(test, probe(test), -EFAULT)
 #define EXPECT_OPEN(test)	KUNIT_EXPECT_EQ(test, probe(test), 0)
 
-/* Can every CPU open a window, and is it closed before and after? */
+/* Can this CPU open a window, and is it closed before and after? */
 static void check_this_cpu(struct kunit *test)
 {
 	EXPECT_CLOSED(test);

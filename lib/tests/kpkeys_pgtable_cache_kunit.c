@@ -161,7 +161,7 @@ static int find_read_only(void *data)
 	return i;
 }
 
-/* Chunks that are wholly free are given back as writable memory. Others are kept. */
+/* Pages that are given back are writable. The others keep their pkey. */
 static void kpkeys_pgtable_cache_test_shrink(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;

@@ -3,8 +3,8 @@
 #define _KPKEYS_REFILL_TEST_H
 
 /*
- * Where a refill gets the page tables for its own split, for the tests of the cache.
- * See kpkeys_split_test.h.
+ * Where a refill gets the page tables for its own split, and how it is made to get
+ * none, for the tests of the cache. See kpkeys_split_test.h.
  */
 #include <kunit/static_stub.h>
 

@@ -3,8 +3,8 @@
 #define _KPKEYS_SPLIT_TEST_H
 
 /*
- * Where the page tables of a split come from, for the tests of splitting. Their
- * expectations do not depend on it.
+ * Where the page tables of a split come from, and how their allocation is made to
+ * fail, for the tests of splitting.
  */
 #include <linux/kpkeys_split_reserve.h>
 #include <linux/mm.h>

@@ -563,7 +563,7 @@ static struct split demand_at(unsigned long pfn)
 	return demand;
 }
 
-/* See split_boundaries(): a single page is split off at its least aligned end. */
+/* See page_boundary() of arm64: a single page is split off at its least aligned end. */
 static int boundaries(unsigned long pfn, unsigned int nr, unsigned long boundary[2])
 {
 	boundary[0] = pfn;

@@ -135,7 +135,7 @@ struct model {
 	bool no_split;			/* CPUs are coming up */
 	bool booting;
 	bool threads;			/* several threads run */
-	bool failed;			/* a check has failed */
+	bool failed;			/* a call was made to fail, or memory ran out */
 	bool quiet;			/* a warning is expected */
 	bool init_on_free;
 	unsigned long nr_warnings;

@@ -8,8 +8,7 @@
  * begin at any().
  *
  * Nothing is proved about the cache. Its state is in pages that are found through
- * other pages, which are arrays of bytes to CBMC. The programs unit, random, threads
- * and fuzz test it.
+ * other pages, which are arrays of bytes to CBMC. The other programs test it.
  */
 #include "shim.h"
 

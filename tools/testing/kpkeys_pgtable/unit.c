@@ -1051,7 +1051,7 @@ static void test_nodes(void)
 	check();
 }
 
-/* All free pages are given back before the OOM killer runs. */
+/* Before the OOM killer runs, magazines are drained, and free pages go back down to the mark. */
 static void test_oom(void)
 {
 	unsigned long freed = 0;
