@@ -366,7 +366,7 @@ struct memory_notify { unsigned long start_pfn, nr_pages; };
 #define hotplug_memory_notifier(f, pri)	(model.memory_notifier = (f))
 #define register_oom_notifier(nb)	(model.oom_notifier = (nb)->notifier_call)
 #define CPUHP_BP_PREPARE_DYN	0
-#define cpuhp_setup_state_nocalls(state, name, up, down)	(model.dead_cpu = (down))
+#define cpuhp_setup_state_nocalls(state, name, up, down)	(model.dead_cpu = (down), 0)
 
 struct seq_file;
 #define seq_printf(m, ...)	((void)(m), model_printf(__VA_ARGS__))
