@@ -742,7 +742,8 @@ static int warnings_inside(struct kunit *test, int what)
 			page = __get_free_page(GFP_KERNEL);
 			break;
 		case USER_ACCESS:
-			ret = get_user(val, (u32 __user *)PAGE_SIZE);
+			if (copy_from_user(&val, (void __user *)PAGE_SIZE, sizeof(val)))
+				ret = -EFAULT;
 			break;
 		}
 	}
