@@ -6,7 +6,8 @@ import re
 
 import kernel
 import perpatch
-from common import log_path, read, run, step
+import tree
+from common import LINUX, log_path, read, run, step
 from perpatch import TREE, WORK, Build
 
 
@@ -69,14 +70,16 @@ def _torn(html):
 def _html(o, series):
     """The pages of the series, in the folders that they belong to, as html."""
     pages = [p for p in series.own if p.endswith(".rst")]
+    # The work tree of the patches is without documentation.
+    tree.make(series.stack)
     folders = sorted({p.split("/")[1] for p in pages})
     out = os.path.join(WORK, "html")
     with step("htmldocs of " + " ".join(folders)):
-        said = run(["make", "-C", TREE, f"O={out}", "ARCH=arm64", f"SPHINXDIRS={' '.join(folders)}", "htmldocs"],
+        said = run(["make", "-C", LINUX, f"O={out}", "ARCH=arm64", f"SPHINXDIRS={' '.join(folders)}", "htmldocs"],
                    check=False, log="htmldocs")
     for page in pages:
         # What the page is made of: itself, and the comments in the sources that it names.
-        parts = [page, *re.findall(r"^\.\. kernel-doc:: (\S+)", read(os.path.join(TREE, page)), re.M)]
+        parts = [page, *re.findall(r"^\.\. kernel-doc:: (\S+)", read(os.path.join(LINUX, page)), re.M)]
         bad = [line for line in said.splitlines() if re.search(r"WARNING|ERROR|Warning|Error", line) and
                any(p in line for p in parts)]
         html = os.path.basename(page)[:-len("rst")] + "html"
