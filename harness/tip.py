@@ -3,10 +3,10 @@
 import glob
 import os
 import re
+import shutil
 
 import kernel
 import perpatch
-import tree
 from common import LINUX, log_path, read, run, step
 from perpatch import TREE, WORK, Build
 
@@ -68,12 +68,15 @@ def _torn(html):
 
 
 def _html(o, series):
-    """The pages of the series, in the folders that they belong to, as html."""
+    """The pages of the series, in the folders that they belong to, as html.
+
+    Made in build/linux, which has all patches, too: the work tree has no documentation.
+    """
     pages = [p for p in series.own if p.endswith(".rst")]
-    # The work tree of the patches is without documentation.
-    tree.make(series.stack)
     folders = sorted({p.split("/")[1] for p in pages})
     out = os.path.join(WORK, "html")
+    # About pages that an earlier run has made, sphinx says nothing; and if it fails, they would be taken for new ones.
+    shutil.rmtree(out, ignore_errors=True)
     with step("htmldocs of " + " ".join(folders)):
         said = run(["make", "-C", LINUX, f"O={out}", "ARCH=arm64", f"SPHINXDIRS={' '.join(folders)}", "htmldocs"],
                    check=False, log="htmldocs")
