@@ -13,6 +13,7 @@ matrix that was interrupted goes on where it was. Two cells are at work at a tim
 import glob
 import os
 import re
+import threading
 import time
 
 import boot
@@ -140,27 +141,29 @@ def run(stack, names=None):
     chosen = cells(names)
     tree.make(stack)
     done = Done(_sources())
-    outcomes, rows, whole = [], [], {}
     _remains(chosen, done)
+    lock = threading.Lock()
 
     def cell(c):
         found = [o for o in (done.get(c, what) for what in c.runs) if o]
         if len(found) < len(c.runs):
             with step(f"matrix {c.name}: {c.what}"):
                 found += _run(c, stack, done)
-        return found
-
-    for c, found in zip(chosen, two_at_once(cell, chosen)):
-        outcomes += found
-        rows.append([c.name, c.what, f"{sum(not o.failed for o in found)}/{len(c.runs)}",
-                     *(sum(len(getattr(o, w)) for o in found) for w in ("passed", "failed", "skipped")),
-                     f"{done.minutes(c):.0f}"])
+        row = [c.name, c.what, f"{sum(not o.failed for o in found)}/{len(c.runs)}",
+               *(sum(len(getattr(o, w)) for o in found) for w in ("passed", "failed", "skipped")),
+               f"{done.minutes(c):.0f}"]
         if len(found) == len(c.runs):
-            whole[c.name] = rows[-1], found
+            # Now, as the other cells may take hours.
+            with lock:
+                matrixreport.write([c.name for c in cells()], {c.name: (row, found)}, done.sources)
+        return row, found
+
+    outcomes, rows = [], []
+    for row, found in two_at_once(cell, chosen):
+        outcomes += found
+        rows.append(row)
     head = matrixreport.HEAD[:-1]
     save_result("matrix", {r[0]: dict(zip(head[1:], r[1:])) for r in rows})
     print()
     table(head, rows)
-    if whole:
-        matrixreport.write([c.name for c in cells()], whole, done.sources)
     return outcomes
