@@ -1299,9 +1299,9 @@ static void kpkeys_pgtable_cache_test_parts(struct kunit *test)
 		}
 	}
 	kpkeys_pgtable_cache_stats(&before);
-	KUNIT_EXPECT_GT(test, kpkeys_pgtable_cache_shrink(ULONG_MAX), NR_TABLES / 2);
-	kpkeys_pgtable_cache_stats(&after);
 	/* 128 pages stay on each node, and less than one frame more. */
+	KUNIT_EXPECT_GT(test, kpkeys_pgtable_cache_shrink(ULONG_MAX), (NR_TABLES - 128) / 2);
+	kpkeys_pgtable_cache_stats(&after);
 	KUNIT_EXPECT_LE(test, after.cached, (FRAME_PAGES + 128) * num_node_state(N_MEMORY));
 	KUNIT_EXPECT_LE(test, after.in_use, before.in_use + NR_TABLES / FRAME_PAGES + 1);
 	KUNIT_EXPECT_EQ(test, after.moving, 0);
@@ -1520,16 +1520,22 @@ static struct page *alloc_slowly(gfp_t gfp, unsigned int order, int nid)
 	return page;
 }
 
-/* Many tasks find the cache empty at once. One takes a chunk, and the others wait. */
+/*
+ * Many tasks find the cache empty at once. One takes a chunk, and the others wait. With
+ * pages of 64kB, one chunk is not enough for the 16 pages that each CPU takes at once.
+ */
 static void kpkeys_pgtable_cache_test_herd(struct kunit *test)
 {
 	struct kpkeys_pgtable_cache_stats before, after;
 	struct task_struct *t[NR_HERD];
 	struct herd *h;
 	struct page **pages;
-	unsigned int nr, i;
+	unsigned int nr, i, max;
 
 	skip_if_running(test);
+	/* The split of a chunk takes two of its pages at most. */
+	max = DIV_ROUND_UP(16 * cpumask_weight_and(node_cpus(), cpu_online_mask),
+			   FRAME_PAGES - 2);
 	h = kunit_kcalloc(test, NR_HERD, sizeof(*h), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, h);
 	reinit_completion(&herd_start);
@@ -1551,8 +1557,10 @@ static void kpkeys_pgtable_cache_test_herd(struct kunit *test)
 	}
 	kpkeys_pgtable_cache_stats(&after);
 	kunit_deactivate_static_stub(test, kpkeys_pgtable_cache_alloc_pages);
-	KUNIT_EXPECT_EQ(test, atomic_read(&nr_chunks_taken), 1);
-	KUNIT_EXPECT_EQ(test, after.refills[0], before.refills[0] + 1);
+	KUNIT_EXPECT_GE(test, atomic_read(&nr_chunks_taken), 1);
+	KUNIT_EXPECT_LE(test, atomic_read(&nr_chunks_taken), max);
+	if (max == 1)
+		KUNIT_EXPECT_EQ(test, after.refills[0], before.refills[0] + 1);
 	for (i = 0; i < NR_HERD; i++) {
 		kthread_stop(t[i]);
 		KUNIT_EXPECT_NOT_NULL(test, h[i].page);

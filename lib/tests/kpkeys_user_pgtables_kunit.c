@@ -55,9 +55,11 @@ static struct groups lock_groups(struct kunit *test, struct file *file)
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, free_group, page));
 	g.pfn = page_to_pfn(page);
 	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	/* With pages of 64kB, this may be more than there is memory. */
 	area = kunit_vm_mmap(test, file, 0, 2 * PMD_SIZE, PROT_READ | PROT_WRITE,
-			     file ? MAP_SHARED : MAP_ANONYMOUS | MAP_PRIVATE, 0);
+			     MAP_NORESERVE | (file ? MAP_SHARED : MAP_ANONYMOUS | MAP_PRIVATE), 0);
 	KUNIT_ASSERT_NE(test, area, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(area));
 	g.addr = ALIGN(area, PMD_SIZE) + CONT_PTE_SIZE;
 
 	mmap_read_lock(current->mm);
@@ -114,7 +116,10 @@ do {									\
 
 static pte_t group_pte(struct groups *g)
 {
-	return pte_mkold(pte_mkclean(pfn_pte(g->pfn, PAGE_SHARED)));
+	/* Not PAGE_SHARED, which has other bits with addresses of 52 bits (LPA2). */
+	pgprot_t prot = vm_get_page_prot(VM_READ | VM_WRITE | VM_SHARED);
+
+	return pte_mkold(pte_mkclean(pfn_pte(g->pfn, prot)));
 }
 
 static void user_pgtables_test_contpte(struct kunit *test)
@@ -407,7 +412,8 @@ static void user_pgtables_test_protect_swap(struct kunit *test)
 /* Entries of a file that map nothing yet become markers. */
 static void user_pgtables_test_protect_none(struct kunit *test)
 {
-	struct file *file = shmem_kernel_file_setup("kunit", 2 * PMD_SIZE, EMPTY_VMA_FLAGS);
+	struct file *file = shmem_kernel_file_setup("kunit", 2 * PMD_SIZE,
+						    mk_vma_flags(VMA_NORESERVE_BIT));
 	struct groups g;
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
