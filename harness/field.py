@@ -170,7 +170,9 @@ def _row(name, map_, on, off, sources, also):
     also += [[name, map_, test, why] for test, why in o.skipped if "." not in test]
     also += [[name, map_, test, f"only without protection: {why}"] for test, why in off.failed
              if test not in dict(on.failed)]
-    also += [[name, map_, "says", f"{which}: {said.note}"] for which, said in (("protected", on), ("not protected", off))]
+    # A time differs in each run, and is about the emulator.
+    also += [[name, map_, "says", f"{which}: {re.sub(r'; a process takes [0-9.]+ ms', '', said.note)}"]
+             for which, said in (("protected", on), ("not protected", off))]
     return [name, machines.Case.head(name)["what"], map_, len(on.passed), len(o.failed), len(on.skipped),
             len(off.passed), len(off.failed), len(off.skipped), o.seconds, sources[:12]]
 
@@ -178,7 +180,7 @@ def _row(name, map_, on, off, sources, also):
 def _reason(why):
     """One line, without what differs in each run: where the log is, what it has last, and process IDs."""
     why = re.sub(r"(; )?\b(log:|see) /\S+(?s:.*)", "", why) or "the log says why"
-    return re.sub(r"\s+", " ", re.sub(r"\[\d+\] ?", "", why)).replace("|", "/")[:160]
+    return re.sub(r"\s+", " ", re.sub(r"\[\d+\] ?", "", why)).replace("|", "/")[:400]
 
 
 def _write(chosen, rows, also):

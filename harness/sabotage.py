@@ -6,7 +6,8 @@ Their headers say what is broken ("What:"), which test or message must turn red
 SUITE and TIMEOUT; ARGS for the command line; MEMORY in MB; BOOT=1 for a boot to userland instead of KUnit,
 and ARGS=only=FUNCTION for one of harness/userland/init). A patch of a header that everything includes names the files that are to see it ("Only:").
 CODE=1 is for what disassembly.py must notice, in a tree that has nothing else. Those in harness/field/sabotage
-must be noticed by a case of harness/field (CASE=NAME), which takes a kernel each.
+must be noticed by a case of harness/field (CASE=NAME), or by what a cell of harness/matrix boots (CELL=NAME, BOOT=PROGRAM),
+which takes a kernel each.
 
 One image has them all, see guard.py, on a copy of the tree below build/sabotage, and
 its switch is set in a copy of the image. A patch that cannot be put behind the switch,
@@ -27,6 +28,7 @@ import disassembly
 import field
 import guard
 import kernel
+import matrix
 import tree
 from common import BUILD, Fail, HARNESS, TOP, git, limit, read, step, steps_at_once, write
 
@@ -287,12 +289,20 @@ def _alone(o, chosen, stack, look):
                 _checked(o, s, notice)
 
 
+def _in_field(s, stack):
+    """The outcome of the boot that is to notice it."""
+    map_ = s.run.get("MAP", "pte")
+    if "CASE" in s.run:
+        return field.once(stack, s.run["CASE"], map_, ALONE, s.run.get("ARGS", ""), s.run.get("TIMEOUT"))
+    k = matrix.cells(s.run["CELL"])[0].kernel(stack, ALONE)
+    k.build()
+    return boot.boot(k, "enforce", map_, s.run["BOOT"], matrix.STRESS_SECONDS)
+
+
 def run_field(stack, name):
     """Those of the cases of harness/field, or one of them."""
     o = kernel.Outcome("test the cases")
-    _alone(o, find(None if name == "all" else name, "field/sabotage"), stack,
-           lambda s: field.once(stack, s.run["CASE"], s.run.get("MAP", "pte"), ALONE, s.run.get("ARGS", ""),
-                                s.run.get("TIMEOUT")))
+    _alone(o, find(None if name == "all" else name, "field/sabotage"), stack, lambda s: _in_field(s, stack))
     return [o]
 
 
