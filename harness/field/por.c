@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * por ptrace|core: what a debugger and a core dump see of POR_EL0 of a process, which must be its value; and on a CPU
- * without it, that it is not there.
+ * por ptrace|core: check that a debugger, or a core dump, has the value of POR_EL0 of a process, and that neither has one
+ * on a CPU without FEAT_S1POE.
  */
 #include <elf.h>
 #include <err.h>
@@ -48,7 +48,9 @@ static int traced(void)
 {
 	if (has_poe)
 		set_por(get_por() | KEY_5);
-	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	/* Otherwise it would stop, and nobody would be told. */
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		return 2;
 	raise(SIGSTOP);
 	return has_poe && (get_por() & KEY_5);
 }

@@ -20,22 +20,23 @@ MODULE_PARM_DESC(no_blocks, "Leave no free block in other memory, only pages");
 /* Of so many blocks, all pages but the first stay free. This is enough for a shell. */
 #define BROKEN_BLOCKS	8
 
+/* What no_blocks takes from other memory, until the module is unloaded. The order is in page->private. */
 static LIST_HEAD(held);
 
 static void hold_blocks(void)
 {
-	unsigned int i, nr = 0, order = 0;
+	unsigned int i, nr = 0;
 	struct page *page;
 
 	while ((page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, PMD_ORDER))) {
-		if (nr++ < BROKEN_BLOCKS) {
+		bool broken = nr++ < BROKEN_BLOCKS;
+
+		if (broken) {
 			split_page(page, PMD_ORDER);
 			for (i = 1; i < 1U << PMD_ORDER; i++)
 				__free_page(page + i);
-		} else {
-			order = PMD_ORDER;
 		}
-		set_page_private(page, order);
+		set_page_private(page, broken ? 0 : PMD_ORDER);
 		list_add(&page->lru, &held);
 	}
 }
